@@ -1,0 +1,240 @@
+"""A recipe: what to make (identity, hashed) and how to run it (execution, not hashed).
+
+In: a YAML file, or the name of a shipped recipe, and `--set key=value` overrides.
+Out: a frozen `Recipe`. Every field carries its role in its type: a changed identity field makes
+another run, a changed execution field continues the same one. A typo stops with the nearest name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FORMAT = 1
+
+T = TypeVar("T")
+Identity = Annotated[T, "identity"]
+Execution = Annotated[T, "execution"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """One source of text. `path` is a file, a folder, a glob or a list; `sample://` is the bundled text."""
+
+    path: Execution[str | tuple[str, ...]]  # the content is hashed instead of the place
+    name: Identity[str] = ""  # default: the file's stem
+    format: Identity[Literal["auto", "jsonl", "text", "parquet", "arrow", "warc"]] = "auto"
+    text_field: Identity[str] = "text"
+    id_field: Identity[str] = "id"
+    license: Identity[str] = ""  # SPDX id for documents that carry none
+
+
+class Ingest(Section):
+    max_quarantined: Identity[float] = Field(0.001, ge=0, le=1)  # share of bytes per source
+
+
+class Clean(Section):
+    max_document_bytes: Identity[int] = Field(10_000_000, gt=0)  # longer documents are rejected
+    unicode_repair: Identity[bool] = True  # ftfy, where a cheap test shows need
+    html: Identity[Literal["extract", "keep"]] = "extract"  # for WARC records
+    shard_bytes: Identity[int] = Field(64_000_000, gt=0)  # text per text shard
+
+
+class Exact(Section):
+    normalize: Identity[Literal["none", "whitespace", "casefold"]] = "casefold"
+
+
+class LangId(Section):
+    keep: Identity[tuple[str, ...]] = ()  # ISO 639-3 codes; default: the recipe's language
+    min_confidence: Identity[float] = Field(0.5, ge=0, le=1)
+    model: Identity[str] = "builtin"  # or the path of a fastText model (its hash enters the key)
+
+
+class Filter(Section):
+    """Thresholds come from the language pack; a value here overrides the pack's."""
+
+    thresholds: Identity[dict[str, float]] = {}
+
+
+class NearDup(Section):
+    threshold: Identity[float] = Field(0.8, gt=0, le=1)  # Jaccard of word 5-gram sets
+    permutations: Identity[int] = Field(100, gt=0)
+    bands: Identity[int] = Field(0, ge=0)  # 0: datasketch's optimum for threshold and recall
+    rows: Identity[int] = Field(0, ge=0)
+    ngram: Identity[int] = Field(5, gt=0)
+
+
+class Decontaminate(Section):
+    against: Identity[tuple[str, ...]] = ()  # evaluation files (jsonl, text); content is hashed
+    ngram: Identity[int] = Field(13, gt=0)
+    max_overlap: Identity[float] = Field(0.0, ge=0, le=1)  # share of a document's n-grams
+
+
+class Split(Section):
+    heldout: Identity[float] = Field(0.02, gt=0, lt=1)  # share of duplicate clusters, per source
+
+
+class Tokenizer(Section):
+    vocab_size: Identity[int] = Field(4096, ge=300, le=1_000_000)  # spare ids included
+    spare_ids: Identity[int] = Field(64, ge=0)
+    sample_bytes: Identity[int] = Field(50_000_000, gt=0)  # text the tokenizer is trained on
+
+
+class Pack(Section):
+    stream_bytes: Identity[int] = Field(256_000_000, gt=0)  # bytes per token shard
+
+
+class Model(Section):
+    """A Llama. `preset` names dimensions shipped as data; a dimension given here overrides it."""
+
+    preset: Identity[str] = "demo"
+    hidden_size: Identity[int | None] = None
+    intermediate_size: Identity[int | None] = None
+    layers: Identity[int | None] = None
+    heads: Identity[int | None] = None
+    kv_heads: Identity[int | None] = None
+    context: Identity[int | None] = None
+    vocab_size: Identity[int | None] = None  # default: the tokenizer's
+    tie_embeddings: Identity[bool | None] = None
+    rope_theta: Identity[float | None] = None
+
+
+class Train(Section):
+    tokens: Identity[int] = Field(1_000_000, gt=0)
+    global_batch: Identity[int] = Field(16, gt=0)  # sequences per optimizer step
+    lr: Identity[float] = Field(1e-3, gt=0)
+    min_lr_ratio: Identity[float] = Field(0.1, ge=0, le=1)
+    warmup_steps: Identity[int] = Field(20, ge=0)
+    schedule: Identity[Literal["cosine", "wsd"]] = "cosine"
+    decay_fraction: Identity[float] = Field(0.2, gt=0, le=1)  # wsd: share of steps in the decay
+    betas: Identity[tuple[float, float]] = (0.9, 0.95)
+    eps: Identity[float] = Field(1e-8, gt=0)
+    weight_decay: Identity[float] = Field(0.1, ge=0)
+    clip: Identity[float] = Field(1.0, ge=0)  # 0: no clipping
+    dtype: Identity[Literal["auto", "fp32", "bf16"]] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    max_epochs: Identity[float] = Field(4.0, gt=0)  # more repetitions are refused
+    engine: Execution[Literal["deepspeed", "torch"]] = "deepspeed"
+    workers: Execution[int] = Field(2, gt=0)
+    zero_stage: Execution[Literal[1, 2, 3]] = 2
+    micro_batch: Execution[int] = Field(0, ge=0)  # sequences per worker and pass; 0: all at once
+    gradient_checkpointing: Execution[bool] = False
+    checkpoint_every: Execution[int] = Field(100, gt=0)  # steps
+    keep_last: Execution[int] = Field(2, gt=0)
+    log_every: Execution[int] = Field(10, gt=0)
+    eval_every: Execution[int] = Field(100, gt=0)
+    max_restarts: Execution[int] = Field(3, ge=0)
+
+
+class Evaluate(Section):
+    samples: Identity[int] = Field(4, ge=0)  # sample continuations
+    sample_tokens: Identity[int] = Field(60, gt=0)
+    temperature: Identity[float] = Field(0.8, ge=0)
+    min_gain_bits: Identity[float] = Field(0.05, ge=0)  # bits per byte below the unigram model
+
+
+class Export(Section):
+    dtype: Identity[Literal["fp32", "bf16"]] = "fp32"
+
+
+class Energy(Section):
+    meter: Execution[Literal["auto", "counters", "codecarbon", "constant"]] = "auto"
+    country: Execution[str] = "BRA"  # ISO 3166-1 alpha-3, for grams of CO2e per kWh
+    interval_s: Execution[float] = Field(1.0, gt=0)
+    cpu_watts: Execution[float | None] = None  # package power, where no counter can be read
+    budget_kwh: Execution[float | None] = None  # warn at 80 %, checkpoint and stop at 100 %
+
+
+class Ray(Section):
+    address: Execution[str] = ""  # empty: a local Ray on loopback, or the cluster of a submitted job
+    cpus: Execution[int] = Field(0, ge=0)  # 0: all of this machine
+    object_store_mb: Execution[int] = Field(500, ge=80)
+
+
+class Recipe(Section):
+    format: Execution[int] = FORMAT
+    name: Execution[str] = "run"
+    language: Identity[str] = "por_Latn"
+    seed: Identity[int] = 42
+    sources: Identity[tuple[Source, ...]] = Field(min_length=1)
+    ingest: Identity[Ingest] = Ingest()
+    clean: Identity[Clean] = Clean()
+    exact: Identity[Exact] = Exact()
+    langid: Identity[LangId] = LangId()
+    filter: Identity[Filter] = Filter()
+    neardup: Identity[NearDup] = NearDup()
+    decontaminate: Identity[Decontaminate] = Decontaminate()
+    split: Identity[Split] = Split()
+    tokenizer: Identity[Tokenizer] = Tokenizer()
+    pack: Identity[Pack] = Pack()
+    model: Identity[Model] = Model()
+    train: Identity[Train] = Train()
+    evaluate: Identity[Evaluate] = Evaluate()
+    export: Identity[Export] = Export()
+    energy: Execution[Energy] = Energy()
+    ray: Execution[Ray] = Ray()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, value: str) -> str:
+        if not value or any(c in value for c in "/\\ \n\t") or value.startswith("."):
+            raise ValueError("a name is one word without spaces or slashes")
+        return value
+
+
+def role(model: type[BaseModel], field: str) -> str:
+    """'identity' or 'execution', from the type of the field."""
+    roles = [m for m in model.model_fields[field].metadata if m in ("identity", "execution")]
+    assert len(roles) == 1, f"{model.__name__}.{field} must be marked identity or execution"
+    return roles[0]
+
+
+def identity(value: Any) -> Any:
+    """The identity fields of a section (or recipe) that are not at their default, as plain JSON."""
+    if isinstance(value, BaseModel):
+        kept = {}
+        for name, field in type(value).model_fields.items():
+            if role(type(value), name) != "identity":
+                continue
+            part = identity(getattr(value, name))
+            if field.is_required() or part != identity(field.get_default(call_default_factory=True)):
+                kept[name] = part
+        return kept
+    if isinstance(value, tuple | list):
+        return [identity(item) for item in value]
+    if isinstance(value, dict):
+        return {key: identity(item) for key, item in value.items()}
+    return value
+
+
+def section_identity(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, Any]:
+    """What a stage's key takes from the recipe: identity fields of its sections without defaults."""
+    found = {}
+    for name in sections:
+        field = Recipe.model_fields[name]
+        value = identity(getattr(recipe, name))
+        if field.is_required() or value != identity(field.get_default(call_default_factory=True)):
+            found[name] = value
+    return found
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted names of the values in which two JSON trees differ, as 'train.lr: 0.001 -> 0.002'."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        rows = []
+        for key in sorted(set(old) | set(new)):
+            rows += differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return rows
+    if old == new:
+        return []
+    return [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = "default" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
