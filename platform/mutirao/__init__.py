@@ -1,3 +1,3 @@
-"""mutirão: raw text of a low-resource language in, a trained and energy-accounted language model out."""
+"""mutirão: raw text of a low-resource language in, an energy-accounted language model out."""
 
 __version__ = "0.1.0"

@@ -64,7 +64,7 @@ class Stopped(UserError):
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
-    """'Did you mean a, b?' for the known words closest to `word`, or all of them if none is close."""
+    """'Did you mean a, b?' for the known words closest to `word`; all of them if none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=count, cutoff=0.6)
     if close:

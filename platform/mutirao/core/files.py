@@ -17,7 +17,9 @@ CHUNK = 1 << 20
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string for a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode("utf-8")
 
 
@@ -35,7 +37,7 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write to a temporary name beside `path`, fsync, rename. A kill leaves the old file or the new.
+    """Write beside `path`, fsync, rename: after a kill there is the old file or the new one.
 
     Raises UserError (code disk-full) when the disk has no room; the temporary file is removed.
     """
@@ -75,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make a rename durable; silently skipped where directories cannot be opened (some network mounts)."""
+    """Make a rename durable; skipped where directories cannot be opened (network mounts)."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -96,8 +98,8 @@ def disk_problem(error: OSError, path: Path) -> UserError:
         return UserError(
             "The disk is full",
             str(path.parent),
-            "Free space (`mutirao store gc` gives back unused results) or choose another --workdir; "
-            "then run the same command again, finished work is kept.",
+            "Free space (`mutirao store gc` gives back unused results) or choose another "
+            "--workdir; then run the same command again, finished work is kept.",
             "disk-full",
         )
     hint = "Check the permissions of the folder or choose another --workdir."

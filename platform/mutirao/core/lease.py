@@ -33,7 +33,7 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> str:
-    """The start time of a process as the kernel writes it ('' if it is gone): guards against reused pids."""
+    """When a process started, in the kernel's words ('' if it is gone): pids are reused."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
@@ -103,7 +103,8 @@ class Lease:
 
     def describe(self) -> str:
         holder = self._read() or {}
-        return f"{holder.get('owner') or 'another run'} (pid {holder.get('pid')} on {holder.get('host')})"
+        owner = holder.get("owner") or "another run"
+        return f"{owner} (pid {holder.get('pid')} on {holder.get('host')})"
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):

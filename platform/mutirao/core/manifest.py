@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mutirao.core.errors import DataError, UserError
-from mutirao.core.files import canonical_json, read_json, sha256_file, sha256_hex, write_atomic
-from mutirao.core.files import write_json
+from mutirao.core.files import (
+    canonical_json,
+    read_json,
+    sha256_file,
+    sha256_hex,
+    write_atomic,
+    write_json,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -62,7 +68,7 @@ def content_hash(content: dict[str, Any]) -> str:
 
 
 def commit(directory: Path, content: dict[str, Any], provenance: dict[str, Any]) -> Manifest:
-    """Write the manifest by one rename. After this returns, the artefact exists for every reader."""
+    """Write the manifest by one rename; from then on the artefact exists for every reader."""
     record = {
         "format": FORMAT,
         "kind": "manifest",

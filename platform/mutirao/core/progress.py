@@ -1,9 +1,15 @@
-"""Progress on stderr: a bar on a terminal, otherwise a plain line every 30 seconds or 5 percent."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line every 30 seconds or 5 percent.
+
+What is said also goes, with its time, into the run's log while one is open.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
@@ -22,12 +28,33 @@ class Progress:
         self._total = self._done = 0
         self._label = self._unit = ""
         self._last_time = self._last_share = 0.0
+        self._log: TextIO | None = None
 
     def say(self, line: str) -> None:
+        self.log(line)
         if not self.quiet:
             if self._bar is not None:
                 self._bar.clear()
             print(line, file=self.stream, flush=True)
+
+    def log(self, text: str) -> None:
+        """Write to the run's log only."""
+        if self._log is not None:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            self._log.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+            self._log.flush()
+
+    @contextmanager
+    def logged(self, directory: Path) -> Iterator[None]:
+        """Keep a log of this attempt in `directory/NNNN.log`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(p.stem) for p in directory.glob("[0-9]*.log")), default=0)
+        with open(directory / f"{number:04d}.log", "a", encoding="utf-8") as self._log:
+            try:
+                yield
+            finally:
+                self.finish()
+        self._log = None
 
     def start(self, total: int, label: str, unit: str = "units") -> None:
         self.finish()
@@ -35,7 +62,12 @@ class Progress:
         self._last_time, self._last_share = time.monotonic(), 0.0
         if not self.quiet and self.stream.isatty() and total > 1:
             self._bar = tqdm(
-                total=total, desc=f"  {label}", unit=f" {unit}", file=self.stream, leave=False, ncols=79
+                total=total,
+                desc=f"  {label}",
+                unit=f" {unit}",
+                file=self.stream,
+                leave=False,
+                ncols=79,
             )
 
     def advance(self, count: int = 1, note: str = "") -> None:

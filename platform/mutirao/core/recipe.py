@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """One source of text. `path` is a file, a folder, a glob or a list; `sample://` is the bundled text."""
+    """One source of text: a file, a folder, a glob or a list; `sample://` is the bundled text."""
 
     path: Execution[str | tuple[str, ...]]  # the content is hashed instead of the place
     name: Identity[str] = ""  # default: the file's stem
@@ -151,7 +151,9 @@ class Energy(Section):
 
 
 class Ray(Section):
-    address: Execution[str] = ""  # empty: a local Ray on loopback, or the cluster of a submitted job
+    address: Execution[str] = (
+        ""  # empty: a local Ray on loopback, or the cluster of a submitted job
+    )
     cpus: Execution[int] = Field(0, ge=0)  # 0: all of this machine
     object_store_mb: Execution[int] = Field(500, ge=80)
 
@@ -202,7 +204,9 @@ def identity(value: Any) -> Any:
             if role(type(value), name) != "identity":
                 continue
             part = identity(getattr(value, name))
-            if field.is_required() or part != identity(field.get_default(call_default_factory=True)):
+            if field.is_required() or part != identity(
+                field.get_default(call_default_factory=True)
+            ):
                 kept[name] = part
         return kept
     if isinstance(value, tuple | list):
@@ -213,7 +217,7 @@ def identity(value: Any) -> Any:
 
 
 def section_identity(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, Any]:
-    """What a stage's key takes from the recipe: identity fields of its sections without defaults."""
+    """What a stage's key takes from the recipe: identity fields without those at default."""
     found = {}
     for name in sections:
         field = Recipe.model_fields[name]

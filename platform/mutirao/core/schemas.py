@@ -140,7 +140,7 @@ def write_ipc(stream: BinaryIO, schema: pa.Schema, batches: Iterable[pa.RecordBa
 def read_ipc(path: Path, kind: str | None = None) -> pa.Table:
     """Map an Arrow IPC file into memory as a table (nothing is copied until it is touched).
 
-    Raises DataError if the file is damaged or of another kind, UserError if it is of a newer format.
+    Raises DataError if the file is damaged or of another kind, UserError for a newer format.
     """
     try:
         with pa.memory_map(str(path)) as source:
@@ -152,7 +152,10 @@ def read_ipc(path: Path, kind: str | None = None) -> pa.Table:
     number = int(metadata.get(b"mutirao.format", b"0"))
     if number > FORMAT:
         raise UserError(
-            f"Written by a newer mutirao (format {number})", str(path), "Upgrade mutirao.", "newer-format"
+            f"Written by a newer mutirao (format {number})",
+            str(path),
+            "Upgrade mutirao.",
+            "newer-format",
         )
     found = metadata.get(b"mutirao.kind", b"").decode()
     if kind and found != kind:

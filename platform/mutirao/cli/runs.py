@@ -1,0 +1,132 @@
+"""`mutirao runs`: what has run here, how it ended, its log and report."""
+
+from __future__ import annotations
+
+import click
+
+from mutirao.cli.common import global_options, print_result, settings
+
+
+@click.group()
+def runs() -> None:
+    """List, show, resume, stop and remove runs."""
+
+
+@runs.command("list")
+@global_options
+def list_runs() -> None:
+    """All runs of the workdir, the newest first."""
+    from mutirao.core.runs import all_runs
+    from mutirao.run.show import run_record, run_row
+
+    found = all_runs(settings().workdir)
+    lines = [run_row(run) for run in found] or ["No runs yet. Start one: mutirao run demo"]
+    print_result([run_record(run) for run in found], lines)
+
+
+@runs.command()
+@click.argument("run")
+@global_options
+def show(run: str) -> None:
+    """One run: its stages, results and energy."""
+    from mutirao.core.runs import find_run
+    from mutirao.run.show import run_record, run_summary
+
+    found = find_run(settings().workdir, run)
+    print_result(run_record(found), run_summary(found))
+
+
+@runs.command()
+@click.argument("run")
+@global_options
+def logs(run: str) -> None:
+    """Print the logs of a run, all attempts in order."""
+    from mutirao.core.runs import find_run
+
+    found = find_run(settings().workdir, run)
+    texts = [
+        p.read_text(encoding="utf-8") for p in sorted((found.directory / "logs").glob("*.log"))
+    ]
+    print_result({"run": found.id, "logs": texts}, [text.rstrip() for text in texts])
+
+
+@runs.command()
+@click.argument("run")
+@global_options
+def report(run: str) -> None:
+    """Write the report page of a run again and print its path."""
+    from mutirao.core.runs import find_run
+    from mutirao.report.page import write_report
+    from mutirao.run.show import manifests
+
+    found = find_run(settings().workdir, run)
+    path = write_report(found.directory, manifests(settings().workdir, found), found.recipe())
+    print_result({"report": str(path)}, [str(path)])
+
+
+@runs.command()
+@click.argument("run")
+@global_options
+def resume(run: str) -> None:
+    """Continue a run that was stopped, from its own copy of the recipe."""
+    from pathlib import Path
+
+    from mutirao.core.progress import Progress
+    from mutirao.core.recipe_file import LoadedRecipe
+    from mutirao.core.runs import find_run
+    from mutirao.run.execute import Options, execute
+    from mutirao.run.show import run_record, run_summary
+
+    found = find_run(settings().workdir, run)
+    path = found.directory / "recipe.yaml"
+    base = Path(found.record["base"])
+    loaded = LoadedRecipe(found.recipe(), path.read_text(encoding="utf-8"), str(path), base)
+    command = f"mutirao runs resume {found.id}"
+    try:
+        ended = execute(
+            loaded, settings().workdir, Options(command=command), Progress(quiet=settings().quiet)
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped. Continue with: {command}", err=True)
+        raise
+    print_result(run_record(ended), run_summary(ended))
+
+
+@runs.command()
+@click.argument("run")
+@global_options
+def stop(run: str) -> None:
+    """Ask a run to stop: training writes a checkpoint first; exit code there 75."""
+    from mutirao.core.runs import find_run
+    from mutirao.core.stop import request_stop
+    from mutirao.run.show import is_running
+
+    found = find_run(settings().workdir, run)
+    running = is_running(found)
+    if running:
+        request_stop(found.directory, "mutirao runs stop")
+    line = "Asked to stop: it ends after its step or stage." if running else "It is not running."
+    print_result({"run": found.id, "was_running": running}, [line])
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@global_options
+def remove(run: str, yes: bool) -> None:
+    """Delete a run's folder; results in the store stay until `mutirao store gc`."""
+    import shutil
+
+    from mutirao.core.errors import RecipeError
+    from mutirao.core.runs import find_run
+    from mutirao.run.show import is_running
+
+    found = find_run(settings().workdir, run)
+    if is_running(found):
+        raise RecipeError(
+            f"Run {found.id} is running", hint=f"mutirao runs stop {found.id}", code="running"
+        )
+    if not yes:
+        click.confirm(f"Delete {found.directory}?", abort=True, err=True)
+    shutil.rmtree(found.directory)
+    print_result({"removed": found.id}, [f"Removed {found.id}."])

@@ -1,0 +1,149 @@
+"""Numbers and sentences as a reader meets them on the page; also the filters of the template."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mutirao.report.facts import Facts
+
+J_PER_KWH = 3.6e6
+SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+ENDINGS = {
+    "done": "finished",
+    "partial": "ran up to the stage that was asked for",
+    "running": "is still running",
+    "stopped": "was stopped and can be continued",
+    "interrupted": "was interrupted and can be continued",
+    "failed": "failed",
+}
+
+
+def result_sentence(facts: Facts) -> str:
+    """What came out of the run, in one sentence; says so where there is nothing yet."""
+    parts = [part for part in (_documents(facts), _model(facts), _quality(facts)) if part]
+    if facts.energy:
+        parts.append(
+            f"{kwh(facts.energy.energy_j)} of electricity ({_measured(facts.energy.measured_share)})"
+        )
+    if not parts:
+        return "No stage has finished yet, so there is nothing to report."
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _documents(facts: Facts) -> str:
+    if facts.documents_in is None:
+        return ""
+    said = f"{count(facts.documents_in)} documents in"
+    if facts.documents_kept is not None:
+        share = facts.documents_kept / max(1, facts.documents_in)
+        said += f", {count(facts.documents_kept)} kept ({percent(share)})"
+    return said
+
+
+def _model(facts: Facts) -> str:
+    tokens = [f"{scaled(facts.corpus_tokens)} tokens of text"] if facts.corpus_tokens else []
+    if facts.trained_tokens:
+        model = f"a model of {scaled(facts.parameters)} parameters" if facts.parameters else "a model"
+        tokens.append(f"{model} trained on {scaled(facts.trained_tokens)} tokens")
+    return ", ".join(tokens)
+
+
+def _quality(facts: Facts) -> str:
+    if facts.bits_per_byte is None:
+        return ""
+    said = f"held-out text at {facts.bits_per_byte:.3f} bits per byte"
+    if facts.unigram_bits_per_byte is not None:
+        said += f" against {facts.unigram_bits_per_byte:.3f} for a unigram model"
+    return said
+
+
+def _measured(share: float) -> str:
+    if share >= 0.9995:
+        return "all of it measured"
+    return f"{percent(share)} measured, the rest estimated" if share > 0 else "estimated, not measured"
+
+
+def count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def scaled(value: float | None) -> str:
+    """1,234,567 -> '1.23 million'; below a million every digit."""
+    for size, word in SCALES:
+        if value is not None and value >= size:
+            return f"{significant(value / size)} {word}"
+    return count(value)
+
+
+def size(value: float | None) -> str:
+    for unit, word in SIZES:
+        if value is not None and value >= unit:
+            return f"{significant(value / unit)} {word}"
+    return "–" if value is None else f"{value:,.0f} B"
+
+
+def percent(share: float) -> str:
+    """One digit after the point where it says something."""
+    return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Three significant digits without an exponent: 0.00123, 12.3, 1,230."""
+    if value == 0:
+        return "0"
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return text
+    places = digits - 1 - int(text.partition("e")[2])
+    return f"{float(text):,.{max(0, places)}f}"
+
+
+def kwh(energy_j: float) -> str:
+    return f"{significant(energy_j / J_PER_KWH)} kWh"
+
+
+def energy_unit(largest_j: float) -> tuple[float, str]:
+    """(joules per unit, name) in which the largest amount of a plot or table reads well."""
+    for joules, name in ((J_PER_KWH, "kWh"), (3600.0, "Wh")):
+        if largest_j >= joules:
+            return joules, name
+    return 1.0, "J"
+
+
+def grams(value: float) -> str:
+    return f"{significant(value / 1000)} kg" if value >= 1000 else f"{significant(value)} g"
+
+
+def duration(wall_s: float | None) -> str:
+    if wall_s is None:
+        return "–"
+    if wall_s < 120:
+        return f"{wall_s:.1f} s"
+    minutes = round(wall_s / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def moment(utc_s: float | None) -> str:
+    return "unknown" if not utc_s else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc_s))
+
+
+def ending(status: str) -> str:
+    return ENDINGS.get(status, status)
+
+
+FILTERS = {
+    "count": count,
+    "scaled": scaled,
+    "size": size,
+    "percent": percent,
+    "significant": significant,
+    "kwh": kwh,
+    "grams": grams,
+    "duration": duration,
+    "moment": moment,
+    "ending": ending,
+}

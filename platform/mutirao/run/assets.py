@@ -1,0 +1,44 @@
+"""The files besides its inputs that a stage reads; their sha256 is part of the stage's key."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from mutirao.core.errors import RecipeError
+from mutirao.core.files import sha256_file, sha256_hex
+from mutirao.core.languages import load_pack
+from mutirao.core.recipe import Recipe
+
+
+def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
+    """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there."""
+    if stage == "langid":
+        return {"model": sha256_file(langid_model(recipe, base))}
+    if stage == "filter":
+        return {"pack": load_pack(recipe.language).sha256}
+    if stage == "decontaminate":
+        return {name: sha256_file(_file(name, base)) for name in recipe.decontaminate.against}
+    if stage == "train":
+        return {"preset": sha256_hex(preset_bytes(recipe.model.preset))}
+    return {}
+
+
+def langid_model(recipe: Recipe, base: Path) -> Path:
+    if recipe.langid.model == "builtin":
+        return Path(str(resources.files("mutirao.assets") / "lid.ftz"))
+    return _file(recipe.langid.model, base)
+
+
+def preset_bytes(name: str) -> bytes:
+    from mutirao.core.model_size import load_preset
+
+    load_preset(name)  # an unknown name stops here with the nearest one
+    return (resources.files("mutirao.models") / f"{name}.yaml").read_bytes()
+
+
+def _file(name: str, base: Path) -> Path:
+    path = base / name
+    if not path.is_file():
+        raise RecipeError("No such file", str(path), "The recipe names it.", "no-asset")
+    return path

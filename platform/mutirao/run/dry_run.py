@@ -1,0 +1,96 @@
+"""`mutirao run --dry-run`: what would run and why, the model's size, memory per worker.
+
+Works without the data being there: then the stages are listed, not compared with the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mutirao.core.errors import RecipeError
+from mutirao.core.model_size import (
+    flops_per_token,
+    memory_per_worker,
+    parameter_count,
+    resolve,
+    shape_record,
+)
+from mutirao.core.recipe_file import LoadedRecipe
+from mutirao.core.runs import load_run, nearest_relative, run_id
+from mutirao.core.workdir import Workdir
+from mutirao.run.plan import make_plan
+from mutirao.run.sources import fingerprints
+
+
+def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], list[str]]:
+    """The plan as JSON and as lines of at most 79 columns."""
+    recipe = loaded.recipe
+    problem = ""
+    try:
+        sources = fingerprints(recipe, loaded.base, workdir.cache)
+    except RecipeError as error:
+        sources, problem = None, str(error).split("\n")[0]
+    identifier = run_id(recipe, [f["sha256"] for f in sources]) if sources else None
+    directory = workdir.run(identifier) if identifier else None
+    run = load_run(directory) if directory and (directory / "run.json").exists() else None
+    kin = nearest_relative(workdir, recipe, identifier or "")
+    steps = make_plan(recipe, workdir, sources, loaded.base, run, kin[0] if kin else None)
+    model = _model(loaded, steps)
+    value = {
+        "run": identifier or f"{recipe.name}-?",
+        "sources_problem": problem,
+        "differs_from": {"run": kin[0].id, "fields": kin[1]} if kin and run is None else None,
+        "stages": [{"stage": s.stage.name, "state": s.state, "why": s.why} for s in steps],
+        **model,
+    }
+    return value, _lines(value)
+
+
+def _model(loaded: LoadedRecipe, steps: list) -> dict[str, Any]:
+    """Size and memory; the vocabulary is the trained tokenizer's where there is one."""
+    recipe = loaded.recipe
+    vocab = recipe.tokenizer.vocab_size
+    for step in steps:
+        if step.stage.name == "tokenizer" and step.manifest is not None:
+            vocab = step.manifest.content["info"]["vocab_size"]
+    shape = resolve(recipe.model, vocab)
+    steps_total = -(-recipe.train.tokens // (recipe.train.global_batch * shape.context))
+    return {
+        "model": {"preset": recipe.model.preset, **shape_record(shape)},
+        "parameters": parameter_count(shape),
+        "flops": flops_per_token(shape) * recipe.train.tokens,
+        "tokens": recipe.train.tokens,
+        "steps": steps_total,
+        "workers": recipe.train.workers,
+        "memory_per_worker_bytes": memory_per_worker(shape, recipe.train),
+    }
+
+
+def _lines(value: dict[str, Any]) -> list[str]:
+    lines = [f"Run {value['run']}"]
+    if value["sources_problem"]:
+        lines.append(f"  {value['sources_problem']}")
+    if value["differs_from"]:
+        fields = "; ".join(value["differs_from"]["fields"][:3]) or "the content of the sources"
+        lines.append(f"  differs from {value['differs_from']['run']} in {fields}")
+    lines += [
+        f"  {row['stage']:<14}{row['state']:<8}{row['why'][:55]}".rstrip()
+        for row in value["stages"]
+    ]
+    model, memory = value["model"], value["memory_per_worker_bytes"]
+    lines.append(
+        f"Model {model['preset']}: {value['parameters']:,} parameters "
+        f"({model['layers']} layers, {model['hidden_size']} wide, context {model['context']}, "
+        f"vocabulary {model['vocab_size']:,})"
+    )
+    lines.append(
+        f"Training: {value['tokens']:,} tokens in {value['steps']:,} steps, "
+        f"{value['flops']:.2e} FLOP"
+    )
+    rows = ", ".join(f"{k} {v / 2**20:,.0f}" for k, v in memory.items() if k != "total")
+    lines.append(
+        f"Memory for each of {value['workers']} workers, estimated: "
+        f"{memory['total'] / 2**20:,.0f} MiB"
+    )
+    lines.append(f"  ({rows})")
+    return lines

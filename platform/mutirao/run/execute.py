@@ -1,0 +1,287 @@
+"""One run from its recipe: every stage in order, each finished once, its energy in a ledger.
+
+In: a loaded recipe, a workdir. Out: a `Run` whose record says what each stage became; results in
+the store; `report.html` in the run's folder. A killed run is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mutirao.core.energy import EnergyMeter
+from mutirao.core.errors import RecipeError, Stopped, UserError
+from mutirao.core.job import StageJob
+from mutirao.core.lease import Lease
+from mutirao.core.manifest import MANIFEST, Manifest, commit, read_manifest
+from mutirao.core.progress import Progress
+from mutirao.core.recipe_file import LoadedRecipe
+from mutirao.core.runs import Run, nearest_relative, open_run, run_id
+from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
+from mutirao.core.workdir import Workdir
+from mutirao.run.plan import Step, make_step, stages_of
+from mutirao.run.session import prepare_environment, ray_session
+from mutirao.run.sources import fingerprints
+from mutirao.run.stopping import Stopping
+from mutirao.run.summary import stage_line
+from mutirao.run.table import stage_function
+
+RECORDED = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "tokenizers", "numpy")
+NEEDS_RAY = {*DATA_STAGES, "train"} - {"tokenizer"}
+
+
+@dataclass(frozen=True)
+class Options:
+    until: str | None = None
+    start: str | None = None  # --from: stages before it must be done
+    redo: str | None = None
+    new: bool = False  # start the run afresh: forget its checkpoints and metrics
+    use_ray: bool = True
+    command: str = "mutirao run"  # what the person types to continue
+
+
+@dataclass
+class Execution:
+    """What is known while a run goes on."""
+
+    loaded: LoadedRecipe
+    workdir: Workdir
+    options: Options
+    progress: Progress
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    done: dict[str, Manifest] = field(default_factory=dict)
+
+
+def execute(loaded: LoadedRecipe, workdir: Workdir, options: Options, progress: Progress) -> Run:
+    """Run the recipe to its end (or to `--until`). Raises UserError of the kind that ended it."""
+    _check_stage_names(options)
+    prepare_environment()
+    sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
+    identifier = run_id(loaded.recipe, [f["sha256"] for f in sources])
+    state = Execution(loaded, workdir, options, progress, sources)
+    directory = workdir.run(identifier)
+    with Lease(directory / "lease.json", identifier).hold(
+        lambda who: progress.say(f"Another process works on this run; waiting for it: {who}")
+    ):
+        run = open_run(workdir, identifier, loaded.recipe, loaded.base)
+        _say_beginning(run, state)
+        with progress.logged(directory / "logs"), _recorded(run, state):
+            _run_stages(run, state)
+            _finish(run, state)
+    return run
+
+
+def _run_stages(run: Run, state: Execution) -> None:
+    kin = nearest_relative(state.workdir, state.loaded.recipe, run.id)
+    earlier = {**(kin[0].stages if kin else {}), **run.stages}
+    with ExitStack() as open_things:
+        stopping = open_things.enter_context(Stopping(run.directory, state.progress))
+        meter: EnergyMeter | None = None
+        ray_started = False
+        for stage in stages_of(state.loaded.recipe):
+            step = _step(stage, state, earlier)
+            if step.manifest is None:
+                _must_not_precede(stage, state.options)
+                if meter is None:
+                    meter = open_things.enter_context(_meter(run, state))
+                    stopping.watch_budget(meter)
+                if state.options.use_ray and not ray_started and stage.name in NEEDS_RAY:
+                    open_things.enter_context(ray_session(state.loaded.recipe.ray, run.id))
+                    ray_started = True
+            _one_stage(run, state, step, meter, stopping)
+            if state.options.until == stage.name:
+                break
+
+
+def _one_stage(
+    run: Run, state: Execution, step: Step, meter: EnergyMeter | None, stopping: Stopping
+) -> None:
+    """Make the stage's result unless it is there, and note it in the record."""
+    name = step.stage.name
+    if step.manifest is not None:
+        state.done[name] = step.manifest
+        state.progress.say(stage_line(name, step.manifest, reused=True))
+        _note(run, step, step.manifest)
+        return
+    assert step.directory is not None and meter is not None
+    stopping.check()
+    _note(run, step, None)
+    state.progress.say(f"{name:<13} {step.stage.what}" + (f" ({step.why})" if step.why else ""))
+    lease = Lease(step.directory / "lease.json", run.id)
+    with lease.hold(lambda who: state.progress.say(f"  waits for {who}, which makes the same")):
+        manifest = read_manifest(step.directory)
+        if manifest is None:
+            with meter.stage(name), stopping.stage(name):
+                manifest = _make(run, state, step)
+    state.done[name] = manifest
+    state.progress.say(stage_line(name, manifest))
+    _note(run, step, manifest)
+    stopping.check()
+
+
+def _make(run: Run, state: Execution, step: Step) -> Manifest:
+    """Call the stage's function and commit what it returns."""
+    assert step.directory is not None and step.key_parts is not None
+    step.directory.mkdir(parents=True, exist_ok=True)
+    began, clock = time.time(), time.monotonic()
+    job = StageJob(
+        stage=step.stage.name,
+        recipe=state.loaded.recipe,
+        directory=step.directory,
+        inputs={k: v for k, v in state.done.items() if k in step.stage.inputs},
+        run_dir=run.directory,
+        progress=state.progress,
+        use_ray=state.options.use_ray,
+        base=state.loaded.base,
+    )
+    result = stage_function(step.stage.name)(job)
+    content = {
+        **{k: step.key_parts[k] for k in ("stage", "output_version", "inputs", "config", "assets")},
+        "parts": [vars(part) for part in result.parts],
+        "counts": result.counts,
+        "info": result.info,
+    }
+    provenance = {
+        "key": step.key,
+        "run": run.id,
+        "host": socket.gethostname(),
+        "began": began,
+        "wall_s": round(time.monotonic() - clock, 3),
+        "versions": _versions(),
+        "notes": result.notes,
+    }
+    return commit(step.directory, content, provenance)
+
+
+def _step(stage: Stage, state: Execution, earlier: dict[str, dict[str, Any]]) -> Step:
+    arguments = (stage, state.loaded.recipe, state.workdir, state.done, state.sources)
+    step = make_step(*arguments, state.loaded.base, earlier)
+    if state.options.redo == stage.name and step.directory is not None:
+        (step.directory / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(step.directory, ignore_errors=True)
+        step = make_step(*arguments, state.loaded.base, {})
+    return step
+
+
+def _finish(run: Run, state: Execution) -> None:
+    """The model's folder and the report, where the run went to its end."""
+    from mutirao.report.page import write_report
+
+    if "export" in state.done:
+        _link_model(state.done["export"], run.directory / "model")
+    write_report(run.directory, state.done, state.loaded.recipe)
+
+
+def _link_model(export: Manifest, target: Path) -> None:
+    """`runs/<id>/model`: the Hugging Face folder, hard links into the store where possible."""
+    temporary = target.with_name(".model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for part in export.parts:
+        source = export.directory / part.path
+        try:
+            os.link(source, temporary / part.path)
+        except OSError:
+            shutil.copyfile(source, temporary / part.path)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+
+
+@contextmanager
+def _recorded(run: Run, state: Execution) -> Iterator[None]:
+    """Keep run.json true: running, then done, stopped, interrupted or failed with the reason."""
+    began = time.time()
+    run.record["attempts"] += 1
+    _status(run, "running", "")
+    run.record["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
+    if state.options.new:
+        for name in ("checkpoints", "metrics", "ray_train"):
+            shutil.rmtree(run.directory / name, ignore_errors=True)
+    run.save()
+    try:
+        yield
+    except Stopped as stop:
+        _status(run, "stopped", stop.problem)
+        raise
+    except KeyboardInterrupt:
+        _status(run, "interrupted", "Ctrl-C")
+        raise
+    except BaseException as error:
+        _status(run, "failed", error.problem if isinstance(error, UserError) else repr(error))
+        state.progress.log(traceback.format_exc())
+        raise
+    else:
+        _status(run, "done" if state.options.until is None else "partial", "")
+    finally:
+        run.record["wall_s"] = round(run.record.get("wall_s", 0) + time.time() - began, 1)
+        run.save()
+
+
+def _status(run: Run, status: str, reason: str) -> None:
+    run.record["status"], run.record["reason"] = status, reason
+
+
+def _note(run: Run, step: Step, manifest: Manifest | None) -> None:
+    entry = {"key": step.key, "key_parts": step.key_parts, "status": "running"}
+    if manifest is not None:
+        entry |= {"status": "done", "content_hash": manifest.content_hash}
+    run.stages[step.stage.name] = entry
+    run.save()
+
+
+def _meter(run: Run, state: Execution) -> EnergyMeter:
+    recipe = state.loaded.recipe
+    return EnergyMeter(state.workdir.root, run.id, run.directory, recipe.energy, state.progress)
+
+
+def _say_beginning(run: Run, state: Execution) -> None:
+    kin = nearest_relative(state.workdir, state.loaded.recipe, run.id)
+    state.progress.say(f"Run {run.id} in {run.directory}")
+    if run.status == "new" and kin:
+        changed = "; ".join(kin[1][:3]) or "the content of the sources"
+        state.progress.say(f"  a new run, it differs from {kin[0].id} in {changed}")
+    elif run.status not in ("new", "done"):
+        state.progress.say(
+            f"  continues ({run.status}: {run.record['reason'] or 'no reason noted'})"
+        )
+
+
+def _check_stage_names(options: Options) -> None:
+    for flag, name in (
+        ("--until", options.until),
+        ("--from", options.start),
+        ("--redo", options.redo),
+    ):
+        if name is not None and name not in STAGE_NAMES:
+            raise RecipeError(
+                f"{flag} {name}: there is no such stage", hint=f"Stages: {', '.join(STAGE_NAMES)}."
+            )
+
+
+def _must_not_precede(stage: Stage, options: Options) -> None:
+    if options.start and STAGE_NAMES.index(stage.name) < STAGE_NAMES.index(options.start):
+        raise RecipeError(
+            f"--from {options.start}: {stage.name} is not done yet",
+            hint="Run without --from first.",
+            code="not-done",
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in ("mutirao", *RECORDED):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

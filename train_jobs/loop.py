@@ -1,0 +1,288 @@
+"""The training loop, one story from top to bottom; under Ray Train, under torchrun, or alone.
+
+In: a `Plan` (recipe, shape, committed token shards, the run's folder). Out: checkpoints and metrics
+in the run's folder, the last checkpoint being the result. Every rank runs `train`; what a step does
+follows from its number, so a restart anywhere gives the same weights as no restart.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mutirao.core.errors import RecipeError
+from mutirao.core.files import write_json
+from mutirao.core.manifest import read_manifest
+from mutirao.core.metrics import MetricsWriter
+from mutirao.core.model_size import ModelShape
+from mutirao.core.recipe import Recipe, differences, section_identity
+from mutirao.core.stop import stop_reason
+from train_jobs import checkpoint, ranks
+from train_jobs.engine import DeepSpeedEngine, Engine, build_engine
+from train_jobs.guard import SkipCount
+from train_jobs.loader import Loader, heldout_batches
+from train_jobs.model import build_model, token_losses
+from train_jobs.schedule import learning_rate, total_steps
+
+HELDOUT_SEQUENCES = 64  # of the loss shown while training; `evaluate` reads all of them
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    shape: ModelShape
+    pack_dir: Path
+    run_dir: Path
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train(plan: Plan, report: Report = lambda row: None) -> int:
+    """Run from the newest sound checkpoint to the end; returns the step reached.
+
+    Fewer than `total_steps` means that somebody asked to stop. Raises UserError (disk full, loss
+    not finite) and RecipeError (the checkpoints are of another recipe).
+    """
+    t, context = plan.recipe.train, plan.shape.context
+    steps = total_steps(t, context)
+    pack = read_manifest(plan.pack_dir)
+    assert pack is not None, plan.pack_dir
+    loader = Loader(pack, plan.recipe, context)
+    engine, step, skips = start(plan, pack.content_hash)
+    log = Log(plan, step, report)
+    stop = StopFlag(plan.run_dir)
+
+    while step < steps and not stop.asked:
+        loss = forward_backward(engine, loader, t, step)
+        loss, asked = agree(loss, stop, engine.device)
+        outcome = engine.step(learning_rate(t, step, steps), loss)
+        step += 1
+        skips.note(outcome.skipped, step)
+
+        last = step == steps or asked
+        saving = last or step % t.checkpoint_every == 0
+        log.step(step, loss, outcome.grad_norm, learning_rate(t, step - 1, steps), skips.total)
+        if step % t.log_every == 0 or saving:
+            log.flush()
+        if step % t.eval_every == 0 or step == steps:
+            log.heldout(step, *heldout_loss(engine, pack, context, t.micro_batch or 8))
+        if saving:
+            save(plan, engine, step, skips.total, pack.content_hash)
+    log.close()
+    stop.restore()
+    return step
+
+
+def forward_backward(engine: Engine, loader: Loader, train, step: int) -> float:
+    """Gradients of the global mean loss of one step; returns this rank's part of that loss.
+
+    A sequence's tokens weigh 1 / (real tokens of the global batch), a number that every rank knows
+    from the step, so the result does not depend on how ranks and passes divide the batch.
+    """
+    inputs, labels, weights = loader.batch(step, ranks.rank(), ranks.world())
+    tokens = loader.real_sequences(step) * loader.context
+    micro, passes = passes_per_step(train, ranks.world())
+    mine = 0.0
+    for number in range(passes):
+        here = slice(number * micro, (number + 1) * micro)
+        ids, targets, weight = _tensors(engine.device, micro, inputs[here], labels[here], weights[here])
+
+        def loss_of(logits, targets=targets, weight=weight):
+            summed = (token_losses(logits, targets) * weight[:, None]).sum()
+            return summed * (ranks.world() / tokens)
+
+        loss = engine.accumulate(ids, loss_of, last=number == passes - 1)
+        mine += float(loss) / ranks.world()
+    return mine
+
+
+def agree(mine: float, stop: StopFlag, device: torch.device) -> tuple[float, bool]:
+    """The global loss and whether any rank wants to stop: one collective, the same on every rank."""
+    loss, votes = ranks.total([mine, float(stop.look())], device)
+    stop.asked = votes > 0
+    return loss, stop.asked
+
+
+def start(plan: Plan, pack_hash: str) -> tuple[Engine, int, SkipCount]:
+    """Model, engine and position: new from the seed, or as the newest sound checkpoint has them."""
+    train = plan.recipe.train
+    model = build_model(plan.shape, plan.recipe.seed)
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    found = ranks.broadcast(_newest_folder(plan.run_dir) if ranks.rank() == 0 else None)
+    saved = checkpoint.Checkpoint(found) if found else None
+    if saved:
+        check_same_recipe(saved, plan, pack_hash)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(saved.full(name))
+    engine = build_engine(model, train, *passes_per_step(train, ranks.world()))
+    if isinstance(engine, DeepSpeedEngine) and ranks.rank() == 0:
+        write_json(plan.run_dir / "deepspeed.json", engine.config)
+    if not saved:
+        return engine, 0, SkipCount()
+    engine.restore(saved)
+    return engine, saved.step, SkipCount(saved.state["skipped"])
+
+
+def save(plan: Plan, engine: Engine, step: int, skipped: int, pack_hash: str) -> None:
+    consumed = step * plan.recipe.train.global_batch
+    state = {
+        "adam_step": engine.adam_step(),
+        "cursor": {"pack": pack_hash, "sequences": consumed},
+        "skipped": skipped,
+        # Nothing is drawn after the weights: order and dropout-free steps follow from the seed.
+        "rng": {"seed": plan.recipe.seed},
+        "identity": section_identity(plan.recipe, ("model", "train", "seed")),
+    }
+    shapes = model_shapes(engine)
+    checkpoint.save(plan.run_dir, step, engine.slices(), shapes, state, plan.recipe.train.keep_last)
+
+
+def model_shapes(engine: Engine) -> dict[str, list[int]]:
+    """Full shapes by name; ZeRO 3 leaves a parameter empty and keeps its shape aside."""
+    named = engine.module.named_parameters()
+    return {name: list(getattr(p, "ds_shape", p.shape)) for name, p in named}
+
+
+@torch.no_grad()
+def heldout_loss(engine: Engine, pack, context: int, rows: int) -> tuple[float, int]:
+    """Mean loss in nats per token over the first held-out sequences, and how many tokens."""
+    eos = pack.content["info"]["eos_id"]
+    engine.module.eval()
+    summed, tokens = 0.0, 0.0
+    for number, batch in enumerate(heldout_batches(pack, context, rows, eos, HELDOUT_SEQUENCES)):
+        # ZeRO 3 gathers each layer on all ranks together, so every rank walks through every batch.
+        mine = number % ranks.world() == ranks.rank()
+        if not mine and not hasattr(next(engine.module.parameters()), "ds_id"):
+            continue
+        ids, labels, weights = (torch.from_numpy(a).to(engine.device) for a in batch)
+        losses = token_losses(engine.forward(ids), labels) * weights
+        summed += float(losses.sum()) * mine
+        tokens += float(weights.sum()) * mine
+    engine.module.train()
+    summed, tokens = ranks.total([summed, tokens], engine.device)
+    return summed / max(1.0, tokens), int(tokens)
+
+
+def passes_per_step(train, world: int) -> tuple[int, int]:
+    """Sequences per pass and passes per step on each rank."""
+    share = -(-train.global_batch // world)
+    micro = min(train.micro_batch or share, share)
+    return micro, -(-share // micro)
+
+
+def check_same_recipe(saved: checkpoint.Checkpoint, plan: Plan, pack_hash: str) -> None:
+    now = section_identity(plan.recipe, ("model", "train", "seed"))
+    changed = differences(saved.state["identity"], now)
+    if saved.state["cursor"]["pack"] != pack_hash:
+        changed.append("pack: other token shards")
+    if changed:
+        raise RecipeError(
+            f"The checkpoints of this run are of another recipe: {'; '.join(changed)}",
+            str(saved.folder),
+            "Undo the change to continue, or start another run with --new.",
+            "other-recipe",
+        )
+
+
+class StopFlag:
+    """SIGTERM to this process, or the stop file in the run's folder (rank 0 looks once a step)."""
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
+        self.asked = False
+        self._signalled = False
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+
+    def look(self) -> bool:
+        return self._signalled or (ranks.rank() == 0 and bool(stop_reason(self.run_dir)))
+
+    def restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._signalled = True
+
+
+class Log:
+    """Rank 0 writes rows into a metrics segment of its own and hands them to `report`."""
+
+    def __init__(self, plan: Plan, step: int, report: Report):
+        self.tokens_per_sequence = plan.shape.context
+        self.train = plan.recipe.train
+        self.total = max(1, self.train.tokens // plan.shape.context)
+        self.report = report
+        self.writer = MetricsWriter(plan.run_dir) if ranks.rank() == 0 else None
+        self.losses: list[float] = []
+        self.first_step, self.row = step + 1, {}
+        self.started = self.since = time.monotonic()
+        self.tokens_since = self._tokens(step)
+        if self.writer:
+            engine = f"{self.train.engine} stage {self.train.zero_stage}"
+            start = {"step": step, "workers": ranks.world(), "engine": engine, "pid": os.getpid()}
+            self.writer.write("attempt", start)
+
+    def step(self, step: int, loss: float, grad_norm: float, lr: float, skipped: int) -> None:
+        self.losses.append(loss)
+        self.row = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr, "skipped": skipped}
+
+    def flush(self) -> None:
+        step, now = self.row["step"], time.monotonic()
+        tokens = self._tokens(step)
+        timing = {
+            "tokens": tokens,
+            "tokens_per_s": (tokens - self.tokens_since) / max(1e-9, now - self.since),
+            "wall_s": now - self.started,
+        }
+        row = {**self.row, **timing, "first_step": self.first_step, "losses": self.losses}
+        self._write("train", row)
+        self.losses, self.first_step = [], step + 1
+        self.since, self.tokens_since = now, tokens
+        self.report({k: v for k, v in row.items() if k != "losses"})
+
+    def heldout(self, step: int, loss: float, tokens: int) -> None:
+        self._write("heldout", {"step": step, "loss": loss, "tokens": tokens})
+
+    def close(self) -> None:
+        if self.writer:
+            used = {"cpu_s": time.process_time(), "wall_s": time.monotonic() - self.started}
+            self.writer.write("end", {"step": self.first_step - 1, **used})
+            self.writer.close()
+
+    def _write(self, kind: str, row: dict[str, Any]) -> None:
+        if self.writer:
+            self.writer.write(kind, row)
+
+    def _tokens(self, step: int) -> int:
+        return min(step * self.train.global_batch, self.total) * self.tokens_per_sequence
+
+
+def _newest_folder(run_dir: Path) -> Path | None:
+    found = checkpoint.newest(run_dir, lambda line: print(line, file=sys.stderr, flush=True))
+    return found.folder if found else None
+
+
+def _tensors(device: torch.device, micro: int, *arrays) -> list[torch.Tensor]:
+    """Tensors on the device with `micro` rows: a short last pass is filled up with rows of weight 0."""
+    found = []
+    for array in arrays:
+        tensor = torch.from_numpy(array).to(device)
+        missing = micro - tensor.size(0)
+        if missing:
+            tensor = torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))])
+        found.append(tensor)
+    return found

@@ -1,0 +1,60 @@
+"""The model: a recipe's shape -> Hugging Face LlamaConfig -> LlamaForCausalLM with seeded weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mutirao.core.model_size import ModelShape
+
+
+def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
+    """Fp32 weights drawn from `seed` alone: equal on every rank and machine of the same torch."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(llama_config(shape))
+
+
+def meta_model(shape: ModelShape) -> LlamaForCausalLM:
+    """The same model without memory behind it, for counting and for reading names and shapes."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(llama_config(shape))
+
+
+def llama_config(shape: ModelShape, eos_id: int | None = None) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tie_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        rms_norm_eps=shape.norm_eps,
+        initializer_range=shape.initializer_range,
+        attention_bias=False,
+        attention_dropout=0.0,
+        bos_token_id=eos_id,
+        eos_token_id=eos_id,
+        pad_token_id=None,
+        use_cache=False,
+    )
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats per token: logits [b, L, V], labels int64 [b, L] -> float32 [b, L]."""
+    flat = logits.float().view(-1, logits.size(-1))
+    return F.cross_entropy(flat, labels.reshape(-1), reduction="none").view(labels.shape)
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Parameter groups of the optimizer: matrices decay, norms (one dimension) do not."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for _, p in named if p.dim() >= 2]
+    vectors = [p for _, p in named if p.dim() < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]

@@ -1,0 +1,47 @@
+"""The few things ranks say to one another; with one process and no group, they say it to themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """The value of every rank, in order of rank, on every rank."""
+    if world() == 1:
+        return [value]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def broadcast(value: Any) -> Any:
+    """The value of rank 0 on every rank."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def total(values: list[float], device: torch.device) -> list[float]:
+    """Sums over the ranks in float64, one collective; the same numbers on every rank."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor.tolist()
