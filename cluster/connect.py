@@ -47,9 +47,7 @@ def check_address(address: str) -> SplitResult:
         raise RecipeError(problem, hint=f"For example {EXAMPLE}", code="bad-address")
     if url.username or url.password:
         hint = "Put the token into RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token instead."
-        raise RecipeError(
-            "An address must not hold a password", hint=hint, code="secret-in-address"
-        )
+        raise RecipeError("An address holds no password", hint=hint, code="secret-in-address")
     if is_loopback(address):
         return url
     if url.scheme == "http":

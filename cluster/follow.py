@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from mutirao.core.errors import (
     EXIT_DATA,
@@ -75,7 +76,7 @@ def how_to_attach(job_id: str, address: str) -> str:
 
 @dataclass
 class _Log:
-    """Prints a log that is sent again from its beginning at each connection, each character once."""
+    """Prints a log, sent anew from its beginning at each connection, each character once."""
 
     out: TextIO
     printed: int = 0
@@ -115,11 +116,11 @@ async def _until_ended(
 
 
 async def _read_stream(client: JobSubmissionClient, job_id: str, log: _Log) -> None:
-    """Print one log stream until it ends, breaks or falls silent: which of them, the status tells."""
+    """Print one log stream until it ends, breaks or falls silent; the status tells which."""
     import aiohttp
 
     log.from_start()
-    stream = client.tail_job_logs(job_id)
+    stream = cast("AsyncGenerator[str, None]", client.tail_job_logs(job_id))
     try:
         while True:
             log.add(await asyncio.wait_for(anext(stream), SILENCE_S))

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
 RAPL = Path("/sys/class/powercap")
 UNLIMITED = 1 << 60  # cgroup v1 writes a huge number where there is no limit
 
@@ -44,11 +45,10 @@ def memory_bytes() -> tuple[int, int | None]:
     import psutil
 
     total = psutil.virtual_memory().total
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _number(CGROUP / name)
-        if limit is not None:
-            return total, limit if limit < UNLIMITED else None
-    return total, None
+    limits = [_number(folder / "memory.max") for folder in _cgroups()]
+    limits.append(_number(CGROUP / "memory" / "memory.limit_in_bytes"))
+    known = [limit for limit in limits if limit is not None and limit < UNLIMITED]
+    return total, min(known, default=None)
 
 
 def existing_parent(path: Path) -> Path:
@@ -95,7 +95,7 @@ def rapl() -> str:
 
 
 def clock_skew_s(directory: Path) -> float | None:
-    """Seconds by which the disk's clock is ahead of ours: another machine's, if it is a file server."""
+    """Seconds by which the disk's clock (of another machine, perhaps) is ahead of ours."""
     try:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".mutirao-") as probe:
             return os.stat(probe.name).st_mtime - time.time()
@@ -103,15 +103,28 @@ def clock_skew_s(directory: Path) -> float | None:
         return None
 
 
-def _cpu_quota() -> float | None:
+def _cgroups() -> list[Path]:
+    """The v2 cgroups of this process up to the root: Slurm and systemd set limits on any."""
     try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    quota_us = _number(CGROUP / "cpu" / "cpu.cfs_quota_us")
-    period_us = _number(CGROUP / "cpu" / "cpu.cfs_period_us")
-    return quota_us / period_us if quota_us and quota_us > 0 and period_us else None
+        entry = next(line for line in PROC_CGROUP.read_text().splitlines() if line[:3] == "0::")
+    except (OSError, StopIteration):
+        return [CGROUP]
+    folder = CGROUP / entry[3:].lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUP))]
+
+
+def _cpu_quota() -> float | None:
+    """CPUs' worth of time that the tightest cgroup allows, None without a limit."""
+    pairs = []
+    for folder in _cgroups():
+        try:
+            pairs.append((folder / "cpu.max").read_text().split())
+        except OSError:
+            continue
+    v1 = CGROUP / "cpu"
+    pairs.append([str(_number(v1 / f"cpu.cfs_{name}_us")) for name in ("quota", "period")])
+    numbers = [(int(q), int(p)) for q, p in pairs if q.isdigit() and p.isdigit() and int(p) > 0]
+    return min((quota / period for quota, period in numbers), default=None)
 
 
 def _number(path: Path) -> int | None:

@@ -30,7 +30,7 @@ __all__ = ["MAX_BYTES", "build_wheel", "check_one_distribution", "check_size", "
 def build_wheel(directory: Path) -> Path:
     """Write the wheel of the running code into `directory`.
 
-    Raises EnvironmentProblem if the packages are not from one distribution, or not installed as one.
+    Raises EnvironmentProblem if the packages are not from one distribution.
     """
     root = check_one_distribution()
     if is_source_tree(root):
@@ -69,7 +69,7 @@ def _build_from_source(root: Path, directory: Path) -> Path:
 
 
 def _distribution_at(root: Path) -> metadata.Distribution:
-    """The installed distribution whose files stand in `root` (a shadowed one may be found first)."""
+    """The installed distribution whose files stand in `root`, even if another is found first."""
     for distribution in metadata.distributions(name="mutirao", path=[str(root)]):
         if distribution.files:
             return distribution

@@ -1,8 +1,8 @@
 """What `mutirao doctor` checks on this machine: one list of small functions.
 
-In: the workdir. Out: a verdict per check, with the value found and the cure where something is wrong.
-Nothing heavy is imported: versions come from package metadata, so the whole list takes a second or
-two. `fail` means that a run on this machine will not work; `warn` that something will be missing.
+In: the workdir. Out: a verdict per check, with the value found and, where needed, the cure.
+Nothing heavy is imported: versions come from package metadata, so the whole list takes less than a
+second. `fail` means that a run will not work on this machine; `warn` that something is missing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run a recipe as a job of a Ray cluster: pack code and recipe, hand them over, follow.
 
 In: a loaded recipe, the cluster's address, the workdir on the cluster's shared disk.
-Out: a job whose id is a hash of all that decides it, so submitting twice attaches to the running job
-instead of starting a second one; and the exit code of the job itself.
+Out: a job whose id is a hash of all that decides it, so submitting twice attaches to the running
+job instead of starting a second one; and the exit code of the job itself.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def submit_entrypoint(
                 metadata=dict(metadata or {}),
             )
             return job_id, True
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             problem = error
             if _next_id(client, base_id) == (job_id, False):  # refused for another reason
                 break

@@ -8,6 +8,7 @@ the checkpoint needs to know about an engine.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -90,12 +91,10 @@ class DeepSpeedEngine(Engine):
             decay_groups(model, train.weight_decay), self._norm, **_adam(train)
         )
         self.config = deepspeed_config(train, micro, passes)
-        self.engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=self.optimizer,
-            config=self.config,
-            dist_init_required=False,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it built; stdout is ours
+            self.engine, *_ = deepspeed.initialize(
+                model=model, optimizer=self.optimizer, config=self.config, dist_init_required=False
+            )
         self.module, self.zero, self.stage = self.engine.module, self.engine.optimizer, train.zero_stage
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,3 +48,23 @@ def total(values: list[float], device: torch.device) -> list[float]:
     if world() > 1:
         dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+@contextlib.contextmanager
+def group(number: int = 0, count: int = 1, rendezvous: str = "") -> Iterator[None]:
+    """A process group outside Ray Train: `rendezvous` is a file path that all ranks share.
+
+    The group is taken down at the end: a process that exits with an open group can abort there.
+    """
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    os.environ.update(RANK=str(number), WORLD_SIZE=str(count), LOCAL_RANK=str(number))
+    if rendezvous:
+        method = {"init_method": f"file://{rendezvous}"}
+        dist.init_process_group(backend, rank=number, world_size=count, **method)
+    else:
+        dist.init_process_group(backend, rank=0, world_size=1, store=dist.HashStore())
+    try:
+        yield
+        barrier()
+    finally:
+        dist.destroy_process_group()

@@ -45,12 +45,12 @@ def init(
     base = directory.absolute()
     name = base.name.replace(" ", "-")
     sources = sources_for((*inputs, *more), base)
-    draft = Recipe(name=name, language=pack.code, sources=tuple(sources))
+    draft = Recipe(name=name, language=pack.language, sources=tuple(sources))
     Progress(quiet=settings().quiet).say("Reading the files")
     census = take_census(fingerprints(draft, base, None), draft)
     if not census.documents:
         raise RecipeError("No document was found in these files", ", ".join(inputs), code="empty")
-    text = recipe_text(name, pack.code, sources, census)
+    text = recipe_text(name, pack.language, sources, census)
     parse_recipe(text, str(target))
     write_bytes(target, text.encode("utf-8"))
     value = {

@@ -67,7 +67,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Entry point; exits with the code of docs/reference/exit-codes.md."""
-    from cluster.package import check_one_distribution
+    from mutirao.core.distribution import check_one_distribution
 
     def guarded() -> object:
         check_one_distribution()

@@ -75,7 +75,7 @@ def check(name: str, overrides: tuple[str, ...]) -> None:
     size = sum(f["bytes"] for f in files)
     value = {
         "recipe": loaded.where,
-        "language": pack.code,
+        "language": pack.language,
         "files": len(files),
         "bytes": size,
         "parameters": parameter_count(shape),
@@ -84,6 +84,6 @@ def check(name: str, overrides: tuple[str, ...]) -> None:
         value,
         [
             f"{loaded.where} is well formed: {len(files)} source files, {size / 1e6:.1f} MB, "
-            f"language {pack.code}, {value['parameters']:,} parameters"
+            f"language {pack.language}, {value['parameters']:,} parameters"
         ],
     )

@@ -31,7 +31,7 @@ def submit(recipe: str, address: str, follow: bool, overrides: tuple[str, ...]) 
 
 
 def _workdir_there(address: str) -> str:
-    """The workdir as the cluster sees it. Raises RecipeError if another machine's is left to guess."""
+    """The workdir as the cluster sees it. Raises RecipeError if that would be a guess."""
     from cluster.connect import check_address, is_loopback
     from mutirao.core.errors import RecipeError
 

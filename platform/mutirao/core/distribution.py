@@ -1,4 +1,4 @@
-"""The four packages must be one copy of one version: the check the command line makes at each start.
+"""The four packages must be one copy of one version: checked at each start of the command line.
 
 A `data_jobs` or `cluster` folder that happens to stand earlier on the import path would otherwise
 run old or foreign code under the name of this version. Nothing is imported to find out, and the

@@ -167,7 +167,8 @@ class Meter:
         self._begin()
 
     def _begin(self) -> None:
-        self.probes, self.nvml, _ = self._probes()
+        self.probes, self.nvml, self.warnings = self._probes()
+        self.said: set[str] = set()
         self.last = self.clock.now()
         self.busy, _ = processes.machine()
         self.runs = self.registry.read()
@@ -186,6 +187,7 @@ class Meter:
                 marks = now_marks
                 self.look(border)
         self.look(border=True)
+        self.writer.append([self._row(r) for p in self.probes for r in p.unfinished(self.last)])
         self.writer.close()
 
     def look(self, border: bool) -> None:
@@ -195,6 +197,7 @@ class Meter:
             return
         rows = [self._row(reading) for probe in self.probes for reading in probe.read(now)]
         rows.append(self._usage(t0, now))
+        rows += self._notes(now)
         self.last = now
         if border:
             self.joined.flush()
@@ -202,8 +205,17 @@ class Meter:
         if border:
             self.joined.flush()
 
+    def _notes(self, now: float) -> list[GapRow]:
+        """What the probes warn of, as gaps without length; once, and again for each new run."""
+        warnings = self.warnings + [line for probe in self.probes for line in probe.warnings]
+        new = [line for line in warnings if line not in self.said]
+        self.said.update(new)
+        return [GapRow(self.boot, f"note {line}", now, now, line) for line in new]
+
     def _usage(self, t0: float, t1: float) -> UsageRow:
-        self.runs = self.registry.read()
+        runs, self.runs = self.runs, self.registry.read()
+        if self.runs != runs:
+            self.said = set()
         before = self.busy
         self.busy, used_bytes = processes.machine()
         cpu = self._advance()
@@ -242,12 +254,12 @@ class Meter:
         r = reading
         if r.energy_j is None:
             return GapRow(self.boot, r.device, r.t0, r.t1, r.reason)
-        return EnergyRow(
-            self.boot, r.device, r.t0, r.t1, r.energy_j, r.method, r.measured, r.tool
-        )
+        return EnergyRow(self.boot, r.device, r.t0, r.t1, r.energy_j, r.method, r.measured, r.tool)
 
-    def _marks(self) -> list[tuple[str, int]]:
-        return [(registration.marks, _size(registration.marks)) for registration in self.runs]
+    def _marks(self) -> list[int]:
+        """Changes when a run registers, or begins or ends a stage."""
+        sizes = [_stat(registration.marks).st_size for registration in self.runs]
+        return [_stat(self.registry.folder).st_mtime_ns, *sizes]
 
     def _restart(self) -> None:
         """After sleep or a put clock: what is between is a gap; all counters begin again."""
@@ -260,11 +272,11 @@ class Meter:
         self._begin()
 
 
-def _size(path: str) -> int:
+def _stat(path: str | Path) -> os.stat_result:
     try:
-        return os.stat(path).st_size
+        return os.stat(path)
     except OSError:
-        return 0
+        return os.stat_result([0] * 10)
 
 
 class Joined:

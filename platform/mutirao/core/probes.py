@@ -41,6 +41,9 @@ class Probe(Protocol):
 
     def read(self, now: float) -> list[Reading]: ...
 
+    def unfinished(self, now: float) -> list[Reading]:
+        """At the end: the time that a probe still owed a value for, as gaps."""
+
 
 @dataclass
 class Counter:
@@ -92,6 +95,9 @@ class Counters:
         steps = [counter.step(now) for counter in self.counters]
         return [reading for reading in steps if reading]
 
+    def unfinished(self, now: float) -> list[Reading]:
+        return []
+
 
 def rapl_counters(root: Path = POWERCAP) -> tuple[list[Counter], list[str]]:
     """Package and DRAM zones (Intel, and AMD since Linux 5.8). Each zone name counts once: `mmio`
@@ -110,7 +116,9 @@ def rapl_counters(root: Path = POWERCAP) -> tuple[list[Counter], list[str]]:
         else:
             continue
         if not os.access(zone / "energy_uj", os.R_OK):
-            warnings.append(f"RAPL ({device}) exists, but {zone}/energy_uj may be read by root only")
+            warnings.append(
+                f"RAPL ({device}) exists, but {zone}/energy_uj may be read by root only"
+            )
             continue
         counters.setdefault(device, _rapl_counter(zone, device))
     return list(counters.values()), warnings
@@ -214,7 +222,9 @@ def choose(
     missing = tuple(device for device in ("cpu", "ram") if device not in have)
     probes: list[Probe] = [Counters(counters, now)]
     if missing and meter == "counters":
-        warnings.append(f"no readable energy counter for {' and '.join(missing)}: not in the ledger")
+        warnings.append(
+            f"no readable energy counter for {' and '.join(missing)}: not in the ledger"
+        )
     elif missing and meter == "constant":
         probes.append(Constant(constant_watts(missing, cpu_watts), now))
     elif missing:
@@ -238,6 +248,9 @@ class Constant:
             for device, power in self.watts.items()
         ]
 
+    def unfinished(self, now: float) -> list[Reading]:
+        return []
+
 
 def constant_watts(devices: tuple[str, ...], cpu_watts: float | None) -> dict[str, float]:
     gigabytes = psutil.virtual_memory().total / 1e9
@@ -257,14 +270,12 @@ class Codecarbon:
     not start, a constant takes its place from the beginning.
     """
 
-    def __init__(
-        self, devices: tuple[str, ...], country: str, cpu_watts: float | None, now: float
-    ):
+    def __init__(self, devices: tuple[str, ...], country: str, cpu_watts: float | None, now: float):
         self.devices, self.cpu_watts = devices, cpu_watts
         self.warnings: list[str] = []
         self.started = self.last = now
         self.total: Any = None  # codecarbon's EmissionsData, handed over at each flush
-        self.before = {device: 0.0 for device in devices}
+        self.before = dict.fromkeys(devices, 0.0)
         self.tracker: Any = None
         self.method = self.tool = ""
         self.measured = False
@@ -292,6 +303,12 @@ class Codecarbon:
         self.last, self.before = now, energy
         return readings
 
+    def unfinished(self, now: float) -> list[Reading]:
+        if self.constant or self.last > self.started:
+            return []
+        reason = "the run ended before codecarbon had started (2 to 3 s)"
+        return [Reading(device, self.started, now, None, reason=reason) for device in self.devices]
+
     def _reading(self, device: str, now: float, total_j: float) -> Reading:
         t0 = self.last
         if self.last == self.started:  # the tracker has counted since it was ready, not longer
@@ -301,7 +318,9 @@ class Codecarbon:
         if not 0 <= energy <= limit_j:
             return Reading(device, t0, now, None, reason=f"impossible: {energy:,.0f} J")
         method = method if device == "cpu" else "codecarbon:ram_model"
-        return Reading(device, t0, now, energy, method, self.measured and device == "cpu", self.tool)
+        return Reading(
+            device, t0, now, energy, method, self.measured and device == "cpu", self.tool
+        )
 
     def _since_start(self, first: Reading) -> list[Reading]:
         if first.energy_j is None or first.t1 <= first.t0:

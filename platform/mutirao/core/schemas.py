@@ -92,6 +92,17 @@ NEARDUP = _schema(
         ("jaccard", pa.float32()),
     ],
 )
+# All verified near-duplicate pairs, (shard, row) < (other_shard, other_row).
+EDGES = _schema(
+    "edges",
+    [
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        ("other_shard", pa.int32()),
+        ("other_row", pa.int32()),
+        ("jaccard", pa.float32()),
+    ],
+)
 DECONTAMINATE = _schema(
     "decision.decontaminate",
     [("reason", pa.string()), ("overlap", pa.float32()), ("matched", pa.string())],

@@ -14,7 +14,9 @@ from mutirao.core.recipe import Recipe
 def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
     """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there."""
     if stage == "langid":
-        return {"model": sha256_file(langid_model(recipe, base))}
+        from data_jobs.langid import model_path
+
+        return {"model": sha256_file(model_path(recipe.langid.model, base))}
     if stage == "filter":
         return {"pack": load_pack(recipe.language).sha256}
     if stage == "decontaminate":
@@ -22,12 +24,6 @@ def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
     if stage == "train":
         return {"preset": sha256_hex(preset_bytes(recipe.model.preset))}
     return {}
-
-
-def langid_model(recipe: Recipe, base: Path) -> Path:
-    if recipe.langid.model == "builtin":
-        return Path(str(resources.files("mutirao.assets") / "lid.ftz"))
-    return _file(recipe.langid.model, base)
 
 
 def preset_bytes(name: str) -> bytes:

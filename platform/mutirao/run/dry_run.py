@@ -79,10 +79,10 @@ def _lines(value: dict[str, Any]) -> list[str]:
     ]
     model, memory = value["model"], value["memory_per_worker_bytes"]
     lines.append(
-        f"Model {model['preset']}: {value['parameters']:,} parameters "
-        f"({model['layers']} layers, {model['hidden_size']} wide, context {model['context']}, "
-        f"vocabulary {model['vocab_size']:,})"
+        f"Model {model['preset']}: {value['parameters']:,} parameters; {model['layers']} layers of "
+        f"{model['hidden_size']},"
     )
+    lines.append(f"  context {model['context']:,}, vocabulary {model['vocab_size']:,}")
     lines.append(
         f"Training: {value['tokens']:,} tokens in {value['steps']:,} steps, "
         f"{value['flops']:.2e} FLOP"

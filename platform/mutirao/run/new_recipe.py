@@ -16,6 +16,7 @@ from mutirao.core.languages import load_pack
 from mutirao.core.recipe import LangId, Recipe, Source
 
 BYTES_PER_TOKEN = 3.5  # of a small vocabulary on Portuguese; a first estimate, the run measures it
+BATCH = 200  # documents whose language is identified at once
 MAX_EPOCHS = 4  # repetition that still helps (Muennighoff et al., arXiv 2305.16264)
 
 
@@ -45,21 +46,37 @@ class Census:
 
 def take_census(files: list[dict[str, Any]], recipe: Recipe) -> Census:
     """Read every file once, with the readers and the language identifier that the run will use."""
-    from data_jobs.langid import identify
-
-    from data_jobs.readers import read_documents
+    from data_jobs.readers import Reject, read
 
     census = Census(files=len(files), file_bytes=sum(f["bytes"] for f in files))
+    sources = {source.name: source for source in recipe.sources}
+    waiting: list[str] = []
     for entry in files:
-        for text, reject in read_documents(entry, recipe):
-            if reject is not None:
-                census.rejected[reject] += 1
-                continue
-            census.documents += 1
-            census.text_bytes += len(text.encode("utf-8"))
-            code, confidence = identify(text)
-            census.languages[code if confidence >= LangId().min_confidence else "?"] += 1
+        field_name = sources[entry["source"]].text_field
+        limit = recipe.clean.max_document_bytes
+        for item in read(
+            Path(entry["path"]), entry["format"], field_name, limit, recipe.clean.html
+        ):
+            if isinstance(item, Reject):
+                census.rejected[item.reason] += 1
+            elif item.text.strip():
+                census.documents += 1
+                census.text_bytes += len(item.text.encode("utf-8", "replace"))
+                waiting.append(item.text)
+                if len(waiting) == BATCH:
+                    _count_languages(census, waiting)
+    _count_languages(census, waiting)
     return census
+
+
+def _count_languages(census: Census, texts: list[str]) -> None:
+    """Identify a batch of texts and forget them."""
+    from data_jobs.langid import identify, model_path
+
+    if texts:
+        for code, confidence in identify(texts, str(model_path("builtin", Path()))):
+            census.languages[code if confidence >= LangId().min_confidence else "?"] += 1
+        texts.clear()
 
 
 def sizes_for(text_bytes: int) -> dict[str, int]:
@@ -91,6 +108,7 @@ def recipe_text(name: str, language: str, sources: list[Source], census: Census)
     """The commented recipe, under 60 lines for up to 15 sources."""
     size = sizes_for(census.text_bytes)
     pack = load_pack(language)
+    note = f"filters of the pack {pack.code} ({pack.name})"
     listed = "\n".join(
         f"  - path: {_quote(str(s.path))}\n    name: {_quote(s.name)}" for s in sources
     )
@@ -99,7 +117,7 @@ def recipe_text(name: str, language: str, sources: list[Source], census: Census)
 # Check it with `mutirao recipe check`, look ahead with `mutirao run --dry-run`.
 format: 1
 name: {_quote(name)}
-language: {pack.code}        # filters of this language pack; evidence: {pack.evidence}
+language: {pack.language}      # {note}
 seed: 42
 
 # jsonl, text, parquet, Arrow or WARC; .gz and .zst are read too.

@@ -1,0 +1,268 @@
+"""The plots of the report: `Facts` in, inline SVG out (None where there is nothing to draw).
+
+Text stays text (`svg.fonttype: none`), so the page is small, can be searched and uses the reader's
+fonts. The same facts give the same bytes. Blue and orange are Okabe and Ito's colour-blind safe pair.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from mutirao.report.facts import Facts, Points
+from mutirao.report.wording import count, energy_unit, significant
+
+WIDTH_IN = 5.4  # about 390 pt: half of a wide page, and still readable on a telephone
+MAX_POINTS = 500  # per line; more are averaged in groups
+MAX_BARS = 24
+BLUE, SKY, ORANGE, GREY, INK = "#0072B2", "#8EC7EA", "#D55E00", "#9AA0A6", "#222222"
+ORANGE_TEXT = "#A84300"  # 6:1 on white
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E4E6E8",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "hatch.linewidth": 1.2,
+    "figure.facecolor": "white",
+}
+
+
+def all_plots(facts: Facts) -> dict[str, str | None]:
+    """SVG by name; each has a title for screen readers."""
+    return {
+        "drops": drops(facts),
+        "loss": loss(facts),
+        "speed": speed(facts),
+        "learning_rate": learning_rate(facts),
+        "energy": energy(facts),
+    }
+
+
+def drops(facts: Facts) -> str | None:
+    """One bar for each stage and reason, in the order of the stages; the largest MAX_BARS of them."""
+    if not facts.drops:
+        return None
+    largest = sorted(facts.drops, key=lambda d: -d.documents)[:MAX_BARS]
+    shown = [drop for drop in facts.drops if drop in largest]
+    with _figure(0.9 + 0.27 * len(shown)) as (figure, axes):
+        rows = range(len(shown))
+        amounts = [drop.documents for drop in shown]
+        axes.barh(rows, amounts, height=0.66, color=BLUE)
+        labels = [f"{drop.stage}: {drop.reason}" for drop in shown]
+        axes.set_yticks(rows, [_clipped(label) for label in labels])
+        for row, amount in zip(rows, amounts, strict=True):
+            axes.annotate(count(amount), (amount, row), (4, 0), textcoords="offset points", va="center")
+        axes.invert_yaxis()
+        axes.set_xlabel("documents dropped")
+        axes.set_xlim(0, max(amounts) * 1.18)
+        _bars_only(axes)
+        return _svg(figure, "drops", "Documents dropped, by stage and reason")
+
+
+def loss(facts: Facts) -> str | None:
+    """Training loss (thin: each step or group of steps; thick: smoothed), held-out points, and what
+    a model that knows only token frequencies would reach on the held-out text."""
+    if not facts.losses:
+        return None
+    with _figure(3.3) as (figure, axes):
+        points = thinned(facts.losses)
+        axes.plot(*_columns(points), color=SKY, linewidth=0.9)
+        smooth = smoothed(points)
+        axes.plot(*_columns(smooth), color=BLUE, linewidth=1.8)
+        labels = [(smooth[-1][1], "training", BLUE)]
+        if facts.heldout:
+            axes.plot(*_columns(facts.heldout), color=ORANGE, marker="o", markersize=5, linewidth=1)
+            labels.append((facts.heldout[-1][1], "held-out", ORANGE_TEXT))
+        if facts.unigram_loss is not None:
+            axes.axhline(facts.unigram_loss, color="#5F6368", linewidth=1.2, linestyle=(0, (4, 3)))
+            labels.append((facts.unigram_loss, "unigram", "#5F6368"))
+        _mark_restarts(axes, facts)
+        _steps(axes)
+        axes.set_ylabel("nats per token")
+        _label_ends(axes, labels)
+        return _svg(figure, "loss", "Training loss by optimizer step, with held-out loss")
+
+
+def speed(facts: Facts) -> str | None:
+    if not facts.speed:
+        return None
+    with _figure(2.5) as (figure, axes):
+        points = thinned(facts.speed)
+        axes.plot(*_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4)
+        axes.set_ylim(0, max(value for _, value in points) * 1.15)
+        _mark_restarts(axes, facts)
+        _steps(axes)
+        axes.set_ylabel("tokens per second")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+        return _svg(figure, "speed", "Tokens per second by optimizer step")
+
+
+def learning_rate(facts: Facts) -> str | None:
+    if not facts.learning_rate:
+        return None
+    with _figure(1.9) as (figure, axes):
+        points = thinned(facts.learning_rate)
+        axes.plot(*_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4)
+        axes.set_ylim(0, max(max(value for _, value in points) * 1.15, 1e-12))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
+        _steps(axes)
+        axes.set_ylabel("learning rate")
+        return _svg(figure, "learning-rate", "Learning rate by optimizer step")
+
+
+def energy(facts: Facts) -> str | None:
+    """A bar for each stage: measured, estimated (hatched), wasted (orange); the machine's rest last."""
+    if not facts.energy or not facts.energy.stages:
+        return None
+    stages, rest = facts.energy.stages, facts.energy.unattributed_j
+    largest = max([stage.energy_j for stage in stages] + [rest or 0.0])
+    unit, name = energy_unit(largest)
+    labels = [stage.stage for stage in stages] + (["unattributed"] if rest else [])
+    with _figure(1.3 + 0.27 * len(labels)) as (figure, axes):
+        bars = [_useful(s.measured_j, s.estimated_j, s.wasted_j) for s in stages]
+        series = [list(column) for column in zip(*bars, strict=True)]
+        styles = (("measured", BLUE, ""), ("estimated", SKY, "////"), ("wasted", ORANGE, ""))
+        left = [0.0] * len(stages)
+        for amounts, (label, colour, hatch) in zip(series, styles, strict=True):
+            if any(amounts):
+                widths = [amount / unit for amount in amounts]
+                style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                axes.barh(range(len(stages)), widths, 0.66, left, label=label, **style)
+                left = [a + b for a, b in zip(left, widths, strict=True)]
+        if rest:
+            axes.barh([len(stages)], [rest / unit], 0.66, color=GREY)
+        ends = [*left, rest / unit] if rest else left
+        for row, end in enumerate(ends):
+            text = significant(end)
+            axes.annotate(text, (end, row), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(labels)), labels)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(largest / unit, 1e-12) * 1.18)
+        axes.set_xlabel(f"energy in {name}")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderpad=0)
+        _bars_only(axes)
+        return _svg(figure, "energy", "Energy by stage: measured, estimated and wasted")
+
+
+def thinned(points: Points) -> Points:
+    """At most MAX_POINTS points: means of equal groups, each at the last step of its group."""
+    group = -(-len(points) // MAX_POINTS)
+    groups = [points[i : i + group] for i in range(0, len(points), group)]
+    return tuple((g[-1][0], sum(value for _, value in g) / len(g)) for g in groups)
+
+
+def smoothed(points: Points) -> Points:
+    """Exponential mean over about a fortieth of the points, corrected for its start (as in Adam)."""
+    keep = 1 - 1 / max(1.0, len(points) / 40)
+    mean, weight, found = 0.0, 0.0, []
+    for step, value in points:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        found.append((step, mean / weight))
+    return tuple(found)
+
+
+@contextmanager
+def _figure(height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure apart from pyplot: nothing global is left behind, whatever else the process plots."""
+    with matplotlib.rc_context():
+        matplotlib.rcParams.update(matplotlib.rcParamsDefault)
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """The <svg> element alone: no prolog, no metadata, ids that are unique on the page, a title."""
+    matplotlib.rcParams["svg.hashsalt"] = name
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z.\d]+_\d+"', "", text)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"| version="1\.1"', "", text).replace("xlink:href", "href")
+    head = f'<svg role="img" aria-labelledby="plot-{name}"'
+    return text.replace("<svg", head, 1).replace(
+        ">", f'><title id="plot-{name}">{escape(title)}</title>', 1
+    )
+
+
+def _columns(points: Points) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _marker(points: Points) -> str | None:
+    return "o" if len(points) < 3 else None
+
+
+def _useful(measured_j: float, estimated_j: float, wasted_j: float) -> tuple[float, float, float]:
+    """Measured, estimated and wasted joules that add up: waste is taken from both in proportion."""
+    total = measured_j + estimated_j
+    left = max(0.0, 1 - wasted_j / total) if total > 0 else 0.0
+    return measured_j * left, estimated_j * left, min(wasted_j, total)
+
+
+def _steps(axes: Axes) -> None:
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    axes.set_xlim(left=0)
+
+
+def _bars_only(axes: Axes) -> None:
+    axes.grid(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xticks([])
+
+
+def _mark_restarts(axes: Axes, facts: Facts) -> None:
+    for step in facts.restarts:
+        axes.axvline(step, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+
+
+def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap, at = (high - low) * 0.085, float("-inf")
+    for value, text, colour in sorted(labels):
+        at = max(value, at + gap)
+        axes.annotate(
+            f"{text} {value:.2f}",
+            (1, (at - low) / (high - low)),
+            (5, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _clipped(text: str, length: int = 34) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
