@@ -8,6 +8,7 @@ a token, or through an ssh tunnel (which makes it a loopback address here).
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 CONNECT_S = 5.0
-ANSWER_S = 60.0  # an upload of the package is answered within this time
+HELLO_S = 8.0  # for the version of the server, the first thing asked
+ANSWER_S = 60.0  # without a byte, for everything else: uploads, long logs
 EXAMPLE = "http://127.0.0.1:8265"
 # Ray lets both override the address that its client is given.
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+CHATTY = (
+    "dashboard.modules.job.sdk",
+    "dashboard.modules.dashboard_sdk",
+    "_private.runtime_env.packaging",
+)
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -90,22 +97,25 @@ def _client(address: str, url: SplitResult) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in CHATTY:  # what they tell at INFO, we say ourselves
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     # A proxy from the environment can't reach our loopback.
     direct = {"proxies": {"http": None, "https": None}} if is_loopback(address) else {}
 
     class Client(JobSubmissionClient):
         """Ray's client with time limits: its own requests wait for ever."""
 
-        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-            return super()._do_request(
-                *args, **{"timeout": (CONNECT_S, ANSWER_S), **direct, **kwargs}
-            )
+        def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
+            answer_s = HELLO_S if endpoint == "/api/version" else ANSWER_S
+            limits = {"timeout": (CONNECT_S, answer_s), **direct}
+            return super()._do_request(method, endpoint, **{**limits, **kwargs})
 
     try:
         return Client(f"{url.scheme}://{url.netloc}{url.path}".rstrip("/"))
     except AuthenticationError as error:
-        hint = "Set RAY_AUTH_MODE=token and use the cluster's ~/.ray/auth_token (`mutirao doctor`)."
-        raise EnvironmentProblem("The cluster refuses our token", address, hint, "auth") from error
+        hint = "Set RAY_AUTH_MODE=token and copy the cluster's ~/.ray/auth_token here (mode 0600)."
+        problem = f"No access to the cluster: {_first_line(error).split('. ')[0]}"
+        raise EnvironmentProblem(problem, address, hint, "auth") from error
     except (OSError, RuntimeError, ValueError, KeyError, requests.RequestException) as error:
         raise _unreachable(address, _first_line(error)) from error
 

@@ -2,8 +2,8 @@
 
 In: the unit list of `ingest`. Out: `text-00003-000.arrow` (documents of source file 3, a new shard
 every `clean.shard_bytes` of text) and `rejects-00003.arrow` (what could not or would not be kept,
-with place and reason). The rejects part is a unit's last, so its presence says the unit is finished.
-Memory of a unit: one text shard as Arrow arrays, the rejects of one file, one document.
+with place and reason). The rejects part is a unit's last, so its presence says the unit is
+finished. Memory of a unit: one text shard as Arrow arrays, the rejects of one file, one document.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import xxhash
+from mutirao.core.errors import DataError
+from mutirao.core.files import read_json
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Part, finished_part, write_part
+from mutirao.core.schemas import REJECT, TEXT, write_ipc
 
 from data_jobs.readers import Document, Reject, read
 from data_jobs.repair import clean_text
 from data_jobs.shards import BATCH_ROWS, add_counts
 from data_jobs.sources import resolve
 from data_jobs.units import Item, cpu_seconds, run_units
-from mutirao.core.errors import DataError
-from mutirao.core.files import read_json
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part, finished_part, write_part
-from mutirao.core.schemas import REJECT, TEXT, write_ipc
 
 DAMAGE = (  # what counts against ingest.max_quarantined: the source is broken, not just unwanted
     "invalid-json",
@@ -289,7 +289,9 @@ def _check_quarantine(job: StageJob, infos: list[Item], per_source: dict[str, An
 
 
 def _cure(damage: dict[str, int], share: float) -> str:
-    allowed = f"or go on without it: `--set ingest.max_quarantined={min(1.0, round(share + 0.01, 2))}`."
+    allowed = (
+        f"or go on without it: `--set ingest.max_quarantined={min(1.0, round(share + 0.01, 2))}`."
+    )
     if max(damage, key=lambda reason: damage[reason]) == "invalid-utf8":
         return f"Convert the file to UTF-8 (iconv -f WINDOWS-1252 -t UTF-8), {allowed}"
     if "missing-field" in damage:

@@ -1,9 +1,10 @@
 """Stage decontaminate: drop documents that share word n-grams with evaluation sets.
 
 In: text shards, and the files of `decontaminate.against` (JSON, JSON lines or text). Out: decision
-shards with each row's share of n-grams (13 words by default, as in Brown et al. 2020, GPT-3, appendix
-C) that stand in an evaluation set, and the first file that matched. An evaluation text shorter than
-the n-gram is not looked for; info counts them. Memory: 12 bytes an evaluation n-gram, and a batch.
+shards with each row's share of n-grams (13 words by default, as in Brown et al. 2020, GPT-3,
+appendix C) that stand in an evaluation set, and the first file that matched. An evaluation text
+shorter than the n-gram is not looked for; info counts them. Memory: 12 bytes an evaluation n-gram,
+and a batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any
 import numba
 import numpy as np
 import pyarrow as pa
+from mutirao.core.errors import RecipeError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.schemas import DECONTAMINATE, read_ipc
 
 from data_jobs.keyed import read_records, write_records
 from data_jobs.shards import (
@@ -32,9 +36,6 @@ from data_jobs.shards import (
 from data_jobs.streams import BrokenStream, blocks
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import folded, shingle_hashes, tables, word_hashes
-from mutirao.core.errors import RecipeError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.schemas import DECONTAMINATE, read_ipc
 
 NGRAM = np.dtype([("hash", "<u8"), ("file", "<u4")])
 

@@ -1,8 +1,9 @@
-"""The measuring kernel of `filter`: the values of FILTER_VALUES for each document, in one numba pass.
+"""The measuring kernel of `filter`: the values of FILTER_VALUES for each document, in one numba
+pass.
 
 In: UTF-8 buffers of a batch. Out: float64[documents, values]. Definitions follow Rae et al. 2021
-(Gopher, arXiv:2112.11446, appendix A1), with words as `\\w+`: counting spaCy's punctuation tokens as
-words drops good Portuguese. Memory: about 60 bytes for each byte of the longest document.
+(Gopher, arXiv:2112.11446, appendix A1), with words as `\\w+`: counting spaCy's punctuation tokens
+as words drops good Portuguese. Memory: about 60 bytes for each byte of the longest document.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from data_jobs.words import FNV, LETTER, SPACE, UPPER, WORD, decode, mix
 VERSION = 1  # rises when a definition changes: measured values are cached under it
 VALUES = 14
 HASH_SIGN, DOT, ELLIPSIS, NEWLINE = 0x23, 0x2E, 0x2026, 0x0A
-BULLETS = np.array([ord(c) for c in "•‣▶◀◦■□▪▫–-*·"], np.uint32)
+# Without dashes: in many languages (Portuguese, French, Spanish) one opens a line of dialogue.
+BULLETS = np.array([ord(c) for c in "•‣▶◀◦■□▪▫*·"], np.uint32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,7 +63,7 @@ def words_pass(data, start, end, kinds, lower, stop_words, words, lengths, out):
                 symbols += 1
         else:
             dots = 0
-            if point == HASH_SIGN or point == ELLIPSIS:
+            if point in (HASH_SIGN, ELLIPSIS):
                 symbols += 1
         if kind & WORD:
             h = (h ^ np.uint64(lower[point])) * FNV

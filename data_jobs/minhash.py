@@ -1,9 +1,9 @@
 """MinHash signatures and band keys from UTF-8 text, and the numbers of bands and rows.
 
 A signature has one minimum of a 32-bit multiply-add permutation for each of `permutations` (Broder
-1997, "On the resemblance and containment of documents"); `bands` groups of `rows` of them are hashed
-to band keys, and documents that share a key are candidates (Leskovec, Rajaraman, Ullman, "Mining of
-Massive Datasets", section 3.4). Texts under `ngram` words have no signature.
+1997, "On the resemblance and containment of documents"); `bands` groups of `rows` of them are
+hashed to band keys, and documents that share a key are candidates (Leskovec, Rajaraman, Ullman,
+"Mining of Massive Datasets", section 3.4). Texts under `ngram` words have no signature.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from mutirao.core.errors import RecipeError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.schemas import EDGES, NEARDUP, read_ipc
 
 from data_jobs.keyed import (
     finished_records,
@@ -41,13 +44,12 @@ from data_jobs.shards import (
 from data_jobs.survivors import bucket_pairs, star
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import document_shingles, folded, tables
-from mutirao.core.errors import RecipeError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.schemas import EDGES, NEARDUP, read_ipc
 
 BAND = np.dtype([("key", "<u8"), ("length", "<u4"), ("row", "<u4")])
 PAIR = np.dtype([("first", "<u8"), ("second", "<u8")])
-EDGE = np.dtype([("first", "<u8"), ("second", "<u8"), ("jaccard", "<f4"), ("a", "<u4"), ("b", "<u4")])
+EDGE = np.dtype(
+    [("first", "<u8"), ("second", "<u8"), ("jaccard", "<f4"), ("a", "<u4"), ("b", "<u4")]
+)
 ROW_BITS = 32  # a document's name is (shard << 32) | row
 
 
@@ -103,9 +105,7 @@ def band_records(
     data, offsets = folded(texts)
     kinds, lower = tables()
     bands, per_band = item["bands"], item["rows"]
-    keys, has = band_keys(
-        data, offsets, rows, item["ngram"], bands, per_band, a, b, kinds, lower
-    )
+    keys, has = band_keys(data, offsets, rows, item["ngram"], bands, per_band, a, b, kinds, lower)
     records = np.zeros((int(has.sum()), bands), BAND)
     records["key"] = keys[has]
     records["length"] = np.diff(offsets)[rows[has], None]
@@ -149,7 +149,7 @@ def verify_unit(item: Item) -> Item:
 
 
 def true_edges(pairs: np.ndarray, texts: list[str], ngram: int, threshold: float) -> np.ndarray:
-    """EDGE records of the pairs with Jaccard >= threshold; shard after shard of the second document."""
+    """EDGE records of the pairs with Jaccard >= threshold, by shard of the second document."""
     found = np.zeros(len(pairs), EDGE)
     found["first"], found["second"] = pairs["first"], pairs["second"]
     mine = _shingle_sets(pairs["first"], texts, ngram)
@@ -244,9 +244,7 @@ def _edge_table(edges: np.ndarray) -> pa.Table:
 
 def _common(job: StageJob) -> dict[str, Any]:
     config = job.recipe.neardup
-    bands, rows = bands_and_rows(
-        config.threshold, config.permutations, config.bands, config.rows
-    )
+    bands, rows = bands_and_rows(config.threshold, config.permutations, config.bands, config.rows)
     if bands * rows > config.permutations or bands * rows == 0:
         raise RecipeError(
             f"{bands} bands of {rows} rows need {bands * rows} permutations",

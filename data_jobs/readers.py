@@ -50,7 +50,7 @@ def read(path: Path, kind: str, text_field: str, max_bytes: int, html: str) -> F
 
 
 def read_jsonl(path: Path, text_field: str, max_bytes: int, html: str) -> Found:
-    """One JSON object a line. Rejects: too-long, invalid-utf8, invalid-json, missing-field, not-text."""
+    """One JSON object a line; a line that is none, or has no text, is rejected with the reason."""
     limit = ESCAPES * max_bytes + 65_536
     position = offset = 0
     try:

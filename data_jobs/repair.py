@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 MAX_NUL_SHARE = 0.01  # more NUL characters than this: the document is binary data
 
-# UTF-8 read as Latin-1 or Windows-1252: a lead byte's letter followed by a continuation byte's sign.
+# UTF-8 read as Windows-1252: a lead byte's letter followed by a continuation byte's sign.
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160"
     "\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153"

@@ -1,7 +1,8 @@
 """Text shards and the decision shards aligned to them, as the stages read and write them.
 
 A text shard is named by its index in the manifest of `clean`; decision shard i of a stage has one
-row for each row of text shard i, in its order. Everything is mapped into memory, never copied whole.
+row for each row of text shard i, in its order. Everything is mapped into memory, never copied
+whole.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
 from mutirao.core.manifest import Manifest, Part, finished_part, write_part
 from mutirao.core.schemas import read_ipc, write_ipc
 

@@ -1,8 +1,8 @@
 """From the sources of a recipe to a sorted list of files with their fingerprints.
 
-In: `recipe.sources` (a file, a folder, a glob, a list of them, or `sample://PATTERN`) and the folder
-that relative paths start at. Out: one entry a file; only its content and its name inside the source
-enter any hash, never where it lies.
+In: `recipe.sources` (a file, a folder, a glob, a list of them, or `sample://PATTERN`) and the
+folder that relative paths start at. Out: one entry a file; only its content and its name inside the
+source enter any hash, never where it lies.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ FORMATS = {
     ".warc": "warc",
     ".wet": "warc",
 }
+ABOUT = {"readme", "license", "licence", "notice", "sources", "changelog"}  # not text of the corpus
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _files_of(source: Source, base: Path, label: str) -> tuple[list[SourceFile],
     for pattern in patterns:
         for root, path, chosen in _expand(pattern, base, label):
             kind = file_format(path.name) if source.format == "auto" else source.format
-            if kind is None and not chosen:
+            about = path.name.split(".")[0].lower() in ABOUT
+            if (kind is None or about) and not chosen:
                 skipped += 1
                 continue
             if kind is None:

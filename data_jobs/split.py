@@ -1,10 +1,10 @@
 """Stage split: join all decisions, write the kept text shards, hold some documents out.
 
-In: text shards and every decision. Out: `train-00000.arrow` and `heldout-00000.arrow` (KEPT), each of
-about SHARD_BYTES of text, in the order of the text shards; info: what was kept, and why what was not.
-Held out by the hash of the text (its duplicate cluster's smallest, so near-duplicates stay on one
-side), with the seed, per source; a source of at least MIN_DOCUMENTS gives at least one.
-Memory: the masks of a shard; clusters with several documents that stay, 200 bytes an edge.
+In: text shards and every decision. Out: `train-00000.arrow` and `heldout-00000.arrow` (KEPT), each
+of about SHARD_BYTES of text, in the order of the text shards; info: what was kept, and why what was
+not. Held out by the hash of the text (its duplicate cluster's smallest, so near-duplicates stay on
+one side), with the seed, per source; a source of at least MIN_DOCUMENTS gives at least one. Memory:
+the masks of a shard; clusters with several documents that stay, 200 bytes an edge.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
+from mutirao.core.errors import DataError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Manifest, write_part
+from mutirao.core.schemas import KEPT, read_ipc, write_ipc
+from mutirao.core.stages import DECISION_STAGES
 
 from data_jobs.keyed import finished_records, read_records, write_records
 from data_jobs.shards import (
@@ -27,11 +32,6 @@ from data_jobs.shards import (
 )
 from data_jobs.survivors import components
 from data_jobs.units import Item, cpu_seconds, run_units
-from mutirao.core.errors import DataError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Manifest, write_part
-from mutirao.core.schemas import KEPT, read_ipc, write_ipc
-from mutirao.core.stages import DECISION_STAGES
 
 SHARD_BYTES = 64_000_000
 MIN_DOCUMENTS = 20
@@ -49,8 +49,9 @@ def run(job: StageJob) -> StageResult:
     ]
     marked = run_units(job, shards, mark_unit, "joining decisions")
     counts = add_counts([r["part"]["info"]["counts"] for r in marked])
+    tables = {k: add_counts([r["part"]["info"][k] for r in marked]) for k in TABLES}
     if not counts["documents_out"]:
-        raise _nothing_left(counts)
+        raise _nothing_left(tables["dropped"])
     marks = [str(job.directory / r["part"]["path"]) for r in marked]
     rule = heldout_rule(marked, job.recipe.split.heldout)
     items = [
@@ -60,13 +61,13 @@ def run(job: StageJob) -> StageResult:
         for number, segments in enumerate(plan(marks, rule, side == "heldout"))
     ]  # fmt: skip
     if not any(item["side"] == "train" for item in items):
-        raise _nothing_left(counts)
+        raise _nothing_left(tables["dropped"])
     written = run_units(job, items, write_unit, "writing kept text")
     sides = add_counts([{r["part"]["info"]["side"]: r["part"]["info"]["kept"]} for r in written])
     info = {
         "train": sides["train"],
         "heldout": sides.get("heldout", {"documents": 0, "text_bytes": 0}),
-        **{k: add_counts([r["part"]["info"][k] for r in marked]) for k in TABLES},
+        **tables,
     }
     notes = {"cpu_s": cpu_seconds(marked + written)}
     return StageResult(parts_of(written), counts, info, notes)
@@ -138,7 +139,7 @@ def is_heldout(keys: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
 
 
 def plan(marks: list[str], rule: dict[str, Any], heldout: bool) -> Iterator[list[list[int]]]:
-    """Segments [shard, first row, last row + 1] of each output shard, cut at SHARD_BYTES of text."""
+    """Segments [shard, first row, last row + 1] of each output shard of SHARD_BYTES of text."""
     segments: list[list[int]] = []
     size = 0
     for shard, path in enumerate(marks):
@@ -260,7 +261,8 @@ def _heldout_keys(item: Item, rows: int) -> np.ndarray:
 
 
 def _clusters(inputs: dict[str, Manifest]) -> dict[str, dict[str, str]]:
-    """{shard: {row: hex hash of its cluster}} for near-duplicate clusters; the smallest hash names it.
+    """{shard: {row: hex hash of its cluster}} for near-duplicate clusters; the smallest hash names
+    it.
 
     Documents that stay may still share a cluster (each resembles one that was dropped).
     """
@@ -287,11 +289,16 @@ def _hashes(exact: list[Path], documents: list[int]) -> Iterator[tuple[int, str]
             yield int(shard) << 32 | row, digest.hex()
 
 
-def _nothing_left(counts: dict[str, Any]) -> DataError:
+def _nothing_left(dropped: dict[str, Any]) -> DataError:
+    listing = [
+        f"{stage} {reason} {numbers['documents']}"
+        for stage, reasons in dropped.items()
+        for reason, numbers in reasons.items()
+    ]
     return DataError(
         "No document is left for training",
-        f"{counts['documents_in']} documents came in",
-        "See why with `mutirao data show RUN --dropped`; then lower the thresholds "
+        "dropped: " + (", ".join(listing) or "nothing, but all of it is held out"),
+        "See the documents with `mutirao data show RUN --dropped`; then change the thresholds "
         "(`filter.thresholds`), keep more languages (`langid.keep`), or add sources.",
         "nothing-left",
     )

@@ -1,8 +1,9 @@
 """Who stays among near-duplicates: candidate pairs out of one bucket, and the star rule over edges.
 
 Documents are ordered longest first, then by (shard, row). Star rule: in this order a document is
-dropped only if it has a verified edge to one that stays. Transitive closure would also drop documents
-that resemble nothing that stays; it costs 7 points of pair precision even on perfect pairs.
+dropped only if it has a verified edge to one that stays. Transitive closure would also drop
+documents that resemble nothing that stays; it costs 7 points of pair precision even on perfect
+pairs.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import numba
 import numpy as np
 
 ALL_PAIRS = 32  # buckets up to this size yield all pairs
-ANCHORS, WINDOW = 8, 8  # larger ones: each to the first 8 and to the 8 before it, 16 m pairs at most
+ANCHORS = 8  # larger ones pair each document with the first 8
+WINDOW = 8  # and with the 8 before it, so m documents have at most 16 m pairs
 
 
 @numba.njit(cache=True, nogil=True)
 def bucket_pairs(keys, documents):
-    """uint64[pairs, 2] of document names; rows with equal `keys` must be neighbours, in star order."""
+    """uint64[pairs, 2] of document names; equal `keys` must be neighbours, in star order."""
     total = 0
     for fill in range(2):
         out = np.empty((total, 2), np.uint64)

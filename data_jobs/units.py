@@ -2,8 +2,8 @@
 
 In: items, each a JSON-able dict that says all a unit needs (paths, options, where to write).
 Out: the units' results, in item order. A unit writes its own parts and first looks whether an
-earlier attempt finished them, so a restart, a killed worker or a retry repeats unfinished units only.
-Memory of the driver: the items and results, about 2 kB a unit.
+earlier attempt finished them, so a restart, a killed worker or a retry repeats unfinished units
+only. Memory of the driver: the items and results, about 2 kB a unit.
 """
 
 from __future__ import annotations

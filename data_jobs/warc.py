@@ -22,7 +22,7 @@ HTML_GROWTH = 20  # a page of markup may be this many times its text
 
 
 def read_records(path: Path, max_bytes: int, html: str) -> Found:
-    """Documents of the text records. A damaged or cut archive keeps what stood before the damage."""
+    """Documents of the text records; of a cut archive, what stood before the cut."""
     from data_jobs.readers import Reject
 
     kinds = WarcRecordType.response | WarcRecordType.conversion | WarcRecordType.resource
@@ -64,4 +64,3 @@ def _encoding(data: bytes, record: Any) -> str:
         return "utf-8"
     except UnicodeDecodeError:
         return record.http_charset or detect_encoding(data) or "utf-8"
-

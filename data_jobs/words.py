@@ -1,8 +1,8 @@
 """Words straight from UTF-8 bytes: the numba kernels that `filter`, `neardup` and others share.
 
-A word is a match of Python's `\\w+`; comparison is by lower case as `str.lower` gives it, except that
-a text with U+0130 or U+03A3 (whose lower case is two characters, or depends on its place) must be
-lower-cased by Python first: `folded` does that. Tables cost 0.3 s once a process.
+A word is a match of Python's `\\w+`; comparison is by lower case as `str.lower` gives it, except
+that a text with U+0130 or U+03A3 (whose lower case is two characters, or depends on its place) must
+be lower-cased by Python first: `folded` does that. Tables cost 0.3 s once a process.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def word_hashes(data, start, end, kinds, lower, out):
 
 @numba.njit(cache=True, nogil=True)
 def shingle_hashes(words, count, n, out):
-    """Hash of each run of n words (a word n-gram) to `out`; returns their number (0 if count < n)."""
+    """Hash of each word n-gram to `out`; returns their number (0 if count < n)."""
     for start in range(count - n + 1):
         h = np.uint64(n)
         for k in range(n):
@@ -117,7 +117,7 @@ def shingle_hashes(words, count, n, out):
 
 @numba.njit(cache=True, nogil=True)
 def document_shingles(data, offsets, row, n, kinds, lower):
-    """Sorted distinct hashes of the word n-grams of one document (empty if it has under n words)."""
+    """Sorted distinct hashes of the word n-grams of one document; none if under n words."""
     start, end = offsets[row], offsets[row + 1]
     words = np.empty((end - start + 1) // 2 + 1, np.uint64)
     count = word_hashes(data, start, end, kinds, lower, words)

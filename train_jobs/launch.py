@@ -9,21 +9,15 @@ continues from the newest one by itself.
 
 from __future__ import annotations
 
-import contextlib
-import json
+import math
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mutirao.core.errors import EnvironmentProblem, Stopped, UserError
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Manifest, Part, write_part
+from mutirao.core.manifest import Part, write_part
 from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.model_size import (
     ModelShape,
@@ -34,12 +28,11 @@ from mutirao.core.model_size import (
     shape_record,
 )
 from mutirao.core.recipe import Recipe
-from mutirao.core.stop import clear_stop, request_stop, stop_reason
+from mutirao.core.stop import clear_stop
 from train_jobs.evaluate import run_evaluate, unigram_bits_per_byte
 from train_jobs.export import run_export
+from train_jobs.follow import advancing, following, stopped, stopping_on_signals
 from train_jobs.schedule import total_sequences, total_steps
-
-WORKER_START_S = 60.0  # imports and process group; measured in docs/decisions/0007
 
 
 def run_train(job: StageJob) -> StageResult:
@@ -77,6 +70,8 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
     job.progress.advance(reached)
     try:
         if job.use_ray:
+            from train_jobs.fit import fit
+
             with following(job, reached):
                 fit(job, plan)
         else:
@@ -85,62 +80,6 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
             run_here(plan, advancing(job, reached))
     finally:
         job.progress.finish()
-
-
-def fit(job: StageJob, plan: dict[str, Any]) -> None:
-    """One TorchTrainer; Ray must be initialised. A dead worker restarts the whole group."""
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from train_jobs.worker import train_worker
-
-    train = job.recipe.train
-    gpus = ray.cluster_resources().get("GPU", 0)
-    check_room(train.workers, gpus)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=plan,
-        scaling_config=ScalingConfig(
-            num_workers=train.workers, use_gpu=gpus > 0, resources_per_worker={"CPU": 1}
-        ),
-        torch_config=TorchConfig(backend="nccl" if gpus > 0 else "gloo"),
-        run_config=RunConfig(
-            name=f"attempt-{os.getpid()}-{time.time_ns()}",  # never Ray's own resume: ours is exact
-            storage_path=str((job.run_dir / "ray_train").resolve()),
-            failure_config=FailureConfig(max_failures=train.max_restarts),
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise user_error(error) or error from error
-
-
-def check_room(workers: int, gpus: float) -> None:
-    """Ray would wait for ever for resources that the cluster does not have."""
-    import ray
-
-    have = int(gpus) if gpus else int(ray.cluster_resources().get("CPU", 0))
-    if workers > have:
-        raise EnvironmentProblem(
-            f"train.workers is {workers}, but Ray has {have} {'GPUs' if gpus else 'CPUs'}",
-            "train.workers",
-            f"Set --set train.workers={max(1, have)}; the run continues the same either way.",
-            "no-room",
-        )
-
-
-def user_error(error: BaseException) -> UserError | None:
-    """The UserError that a worker raised, out of whatever Ray wrapped it in."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for inner in [error, *failures.values()]:
-        seen: BaseException | None = inner
-        while seen is not None:
-            if isinstance(seen, UserError):
-                return seen
-            seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
 
 
 def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> StageResult:
@@ -186,7 +125,7 @@ def notes(run_dir: Path, tokens: int, wall_s: float) -> dict[str, Any]:
 def write_losses(directory: Path, losses: dict[int, float]) -> Part:
     def write(stream) -> int:
         for step, loss in losses.items():
-            row = {"step": step, "loss": loss if abs(loss) < float("inf") else None}
+            row = {"step": step, "loss": loss if math.isfinite(loss) else None}
             stream.write(canonical_json(row) + b"\n")
         return len(losses)
 
@@ -225,73 +164,6 @@ def reached_step(run_dir: Path) -> int:
     """The step of the newest committed checkpoint, 0 if there is none (names only, not verified)."""
     found = (run_dir / "checkpoints").glob("step-*/manifest.json")
     return max((int(path.parent.name.split("-")[1]) for path in found), default=0)
-
-
-def stopped(run_dir: Path, reached: int, steps: int) -> Stopped:
-    reason = stop_reason(run_dir) or "the training loop ended early"
-    clear_stop(run_dir)
-    return Stopped(
-        f"Training stopped at step {reached:,} of {steps:,}: {reason}",
-        str(run_dir / "checkpoints"),
-        "Run the same command again to continue from there.",
-        "interrupted" if reason == "SIGINT" else "stopped",
-    )
-
-
-@contextlib.contextmanager
-def stopping_on_signals(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C asks for finish-and-checkpoint; the second Ctrl-C acts now."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and stop_reason(run_dir):
-            raise KeyboardInterrupt
-        name = signal.Signals(number).name
-        request_stop(run_dir, name)
-        say(f"  {name}: finishing the step and writing a checkpoint (Ctrl-C again: stop now)")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def advancing(job: StageJob, reached: int) -> Callable[[dict[str, Any]], None]:
-    """Moves the progress to the step of a row; a restarted attempt does not move it back."""
-    seen = reached
-
-    def show(row: dict[str, Any]) -> None:
-        nonlocal seen
-        if row["step"] > seen:
-            note = f"loss {row['loss']:.3f}, {row['tokens_per_s']:,.0f} tokens/s"
-            job.progress.advance(row["step"] - seen, note)
-            seen = row["step"]
-
-    return show
-
-
-@contextlib.contextmanager
-def following(job: StageJob, reached: int, every_s: float = 1.0) -> Iterator[None]:
-    """While Ray Train blocks this thread, another reads the metrics segments for the progress."""
-    done, show = threading.Event(), advancing(job, reached)
-
-    def follow() -> None:
-        while not done.wait(every_s):
-            rows = read_metrics(job.run_dir)
-            if rows:
-                show(rows[-1])
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 STAGES = {"train": run_train, "evaluate": run_evaluate, "export": run_export}

@@ -22,4 +22,7 @@ def show(run: str) -> None:
     from mutirao.core.runs import find_run
 
     found = find_run(settings().workdir, run)
-    print_result(totals(found.directory), ledger_lines(found.directory))
+    country = found.recipe().energy.country
+    print_result(
+        totals(found.directory, country=country), ledger_lines(found.directory, country=country)
+    )

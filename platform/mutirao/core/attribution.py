@@ -22,6 +22,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mutirao.core.energy_rows import EnergyRow, RunUse, UsageRow
 from mutirao.core.stage_marks import USEFUL, Mark
@@ -113,7 +114,7 @@ def spread(amount: int, marks: list[Mark], t0: float, t1: float) -> list[tuple[s
     cuts = sorted({t0, t1} | {t for m in active for t in (m.t0, m.t1) if t0 < t < t1})
     labels: list[tuple[str, str]] = []
     weights: list[float] = []
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in pairwise(cuts):
         here = [mark for mark in active if mark.t0 < b and mark.t1 > a]
         if not here:
             labels.append((BETWEEN, USEFUL))

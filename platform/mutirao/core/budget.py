@@ -7,11 +7,18 @@ from collections import deque
 from pathlib import Path
 
 from mutirao.core.attribution import MICRO, attribute
-from mutirao.core.energy_rows import EnergyRow, UsageRow, merge_usage, read_segment, segments
+from mutirao.core.energy_rows import (
+    J_PER_KWH,
+    EnergyRow,
+    UsageRow,
+    merge_usage,
+    read_segment,
+    segments,
+)
+from mutirao.core.energy_totals import totals
 
 OK, WARN, STOP = "ok", "warn", "stop"
 WARN_SHARE = 0.8
-J_PER_KWH = 3.6e6
 RECENT = 200  # usage rows kept: an energy row may reach back before its segment's last rows
 
 
@@ -26,9 +33,8 @@ class Budget:
         self.checked = float("-inf")
         if budget_kwh is not None:
             self._skip_to_now()
-            from mutirao.core import ledger  # which reads this module's constants
-
-            self.used_uj = round(ledger.totals(run_dir, workdir)["energy_j"] * MICRO)
+            earlier = totals(run_dir, workdir)
+            self.used_uj = round(earlier.get("energy_j", 0.0) * MICRO)
 
     @property
     def used_kwh(self) -> float:

@@ -18,6 +18,7 @@ import os
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from mutirao.core.errors import DataError
 from mutirao.core.manifest import check_format
 
 FORMAT = 1
+J_PER_KWH = 3.6e6
 APPEND_S = 10.0
 SEGMENT_BYTES = 4 << 20  # then the writer starts the next number
 
@@ -87,7 +89,7 @@ class SegmentWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(p.name[:8]) for p in segments(self.folder)]
         self.path = self.folder / f"{max(numbers, default=-1) + 1:08d}-{os.getpid()}.jsonl"
-        self._stream = open(self.path, "ab")
+        self._stream = open(self.path, "ab")  # noqa: SIM115 - open as long as the meter lives
 
     def append(self, rows: Iterable[Row]) -> None:
         """One write and one fsync for all rows, so an interval is on disk whole or not at all."""
@@ -168,7 +170,7 @@ def part_of(row: Interval, t0: float, t1: float) -> Interval:
     a, b = max(t0, row.t0), min(t1, row.t1)
     share = (b - a) / (row.t1 - row.t0)
     if isinstance(row, EnergyRow):
-        return replace(row, t0=a, t1=b, energy_j=row.energy_j * share)
+        return replace(row, t0=a, t1=b, energy_j=row.energy_j * share)  # type: ignore[call-arg]
     runs = {run: replace(use, cpu_s=use.cpu_s * share) for run, use in row.runs.items()}
     return replace(
         row,
@@ -274,7 +276,7 @@ def _disjoint(rows: list[UsageRow]) -> Iterator[UsageRow]:
             yield cluster[0]
             continue
         cuts = sorted({t for row in cluster for t in (row.t0, row.t1)})
-        for t0, t1 in zip(cuts, cuts[1:], strict=False):
+        for t0, t1 in pairwise(cuts):
             active = [part_of(r, t0, t1) for r in cluster if r.t0 < t1 and r.t1 > t0]
             if active:
                 yield _joined(active)

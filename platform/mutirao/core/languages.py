@@ -48,7 +48,7 @@ class Pack:
 
 
 def load_pack(code: str) -> Pack:
-    """Raises RecipeError if the shipped pack is damaged; an unknown language gets the generic one."""
+    """Raises RecipeError if the pack is damaged; a language without one gets the generic pack."""
     language = canonical(code)
     folder = resources.files("mutirao.languages")
     chosen = language if (folder / language / "pack.yaml").is_file() else GENERIC
@@ -77,7 +77,9 @@ def canonical(code: str) -> str:
         return ALIASES[code.lower()]
     language, _, script = code.partition("_")
     language = ALIASES.get(language, f"{language}_Latn").partition("_")[0]
-    if not (len(language) == 3 and language.isascii() and language.isalpha() and language.islower()):
+    if not (
+        len(language) == 3 and language.isascii() and language.isalpha() and language.islower()
+    ):
         raise _unknown(code)
     if script and not (len(script) == 4 and script.isalpha() and script.istitle()):
         raise _unknown(code)
@@ -98,5 +100,7 @@ def known_codes() -> list[str]:
 
 def _unknown(code: str) -> RecipeError:
     close = difflib.get_close_matches(code, [*ALIASES, *known_codes()], n=3)
-    hint = f"Did you mean {', '.join(close)}?" if close else "Use ISO 639-3 codes such as por or grn."
+    hint = (
+        f"Did you mean {', '.join(close)}?" if close else "Use ISO 639-3 codes such as por or grn."
+    )
     return RecipeError(f"Not a language code: {code!r}", "language", hint, "unknown-language")

@@ -1,228 +1,276 @@
-"""Measures the energy of a run: starts the measuring process, marks stages, watches the budget.
+"""The measuring process: one per machine and workdir, whatever runs there.
 
-    with EnergyMeter(workdir, run_id, run_dir, recipe.energy, progress) as meter:
-        with meter.stage("clean"):
-            ...
-    ledger.totals(run_dir)
+`python -m mutirao.core.meter --workdir W ...` is started by `energy.EnergyMeter`. It waits
+for the lock `<workdir>/ledger/<boot_id>/meter.lock`; while another run's meter holds it, it does
+nothing, and when that one ends (or is killed) it takes over. It measures until its parent is gone
+or says SIGTERM. In: the runs registered in `runs/*.json` beside the lock. Out: rows of the ledger.
 
-The measuring itself happens in another process (`meter_process`), one per machine and workdir,
-which ends when this one does. Nothing here can fail a run: what goes wrong is a line in `warnings`
-and a gap in the ledger. On leaving, the ledger holds all rows up to that moment.
+It looks every `interval` seconds and at once when a run begins or ends a stage (it sees the file of
+marks grow, within `TICK_S`), so intervals meet stage borders. Looks between two borders are joined
+into one row of at most `APPEND_S`.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import json
 import os
-import subprocess
-import sys
-import threading
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from mutirao.core import carbon
-from mutirao.core.budget import OK, STOP, WARN, Budget
-from mutirao.core.energy_rows import read_segment, segments
-from mutirao.core.errors import Stopped
-from mutirao.core.files import write_json
+from mutirao.core import processes
+from mutirao.core.attribution import METER
+from mutirao.core.energy_rows import EnergyRow, GapRow, Row, RunUse, SegmentWriter, UsageRow
+from mutirao.core.joined_rows import Joined
 from mutirao.core.lease import boot_id, process_start
-from mutirao.core.processes import RUN_VARIABLE
-from mutirao.core.progress import Progress
-from mutirao.core.recipe import Energy
-from mutirao.core.stage_marks import USEFUL, WASTED, MarkWriter
+from mutirao.core.probes import Nvml, Probe, Reading, choose
 
-STOP_FLAG = "stop-requested"  # in the run's folder; the training loop stops at its next step
-WATCH_S = 1.0
-BUDGET_S = 5.0
-MAX_RESTARTS = 3
+TICK_S = 0.1
+CLOCK_JUMP_S = 1.0
 
 
-class StageMark:
-    """One open stage. `keep()`: the work so far will be reused, whatever happens now."""
+def main() -> None:
+    options = _options()
+    stop = StopSignal(options.parent)
+    folder = Path(options.workdir) / "ledger" / boot_id()
+    with open(_made(folder) / "meter.lock", "a+") as lock:
+        if not _elected(lock, stop):
+            return
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} {process_start(os.getpid())}\n")
+        lock.flush()
+        meter = Meter(folder, options.meter, options.country, options.cpu_watts)
+        meter.run(options.interval, stop)
+        os._exit(0)  # codecarbon's threads would hold up a plain end of the interpreter
 
-    def __init__(self, marks: MarkWriter, number: int):
-        self._marks, self._number = marks, number
-        self.cpu_s: float | None = None  # set it to share overlaps by CPU seconds
 
-    def keep(self) -> None:
-        self._marks.write("keep", mark=self._number)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mutirao.core.meter")
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--parent", type=int, required=True, help="ends with this process")
+    parser.add_argument("--meter", default="auto")
+    parser.add_argument("--country", default="BRA")
+    parser.add_argument("--cpu-watts", type=float)
+    parser.add_argument("--interval", type=float, default=1.0)
+    return parser.parse_args()
 
 
-class EnergyMeter:
-    """Use as a context manager, once, in the driver of a run (and on further machines, in a process
-    that lives as long as the run's work there)."""
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    def __init__(
-        self,
-        workdir: Path,
-        run_id: str,
-        run_dir: Path,
-        energy: Energy,
-        progress: Progress | None = None,
-    ):
-        self.workdir, self.run_id, self.run_dir = Path(workdir), run_id, Path(run_dir)
-        self.energy, self.progress = energy, progress
-        self.warnings: list[str] = []
-        self.folder = self.workdir / "ledger" / boot_id()
-        self.registration = self.folder / "runs" / f"{run_id}-{os.getpid()}.json"
-        self.process: subprocess.Popen[bytes] | None = None
-        self._restarts = 0
-        self._said = OK
-        self._ended = threading.Event()
 
-    def __enter__(self) -> EnergyMeter:
-        if not carbon.factors(self.energy.country):
-            known = ", ".join(carbon.countries())
-            self._warn(f"no CO2e factor for {self.energy.country!r}; known: {known}")
-        self.budget = Budget(self.workdir, self.run_dir, self.run_id, self.energy.budget_kwh)
-        self.marks = MarkWriter(self.run_dir, self.run_id)
-        (self.run_dir / STOP_FLAG).unlink(missing_ok=True)
-        self._outer = os.environ.get(RUN_VARIABLE)
-        os.environ[RUN_VARIABLE] = self.run_id
-        self._register(())
-        self._start()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
+class StopSignal:
+    """True after SIGTERM or when the parent has gone (its death makes us a child of another)."""
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._watcher.join()
-        self.marks.close()
-        self._await_rows(time.time())
-        self._end_process()
-        self.registration.unlink(missing_ok=True)
-        if self._outer is None:
-            os.environ.pop(RUN_VARIABLE, None)
-        else:
-            os.environ[RUN_VARIABLE] = self._outer
+    def __init__(self, parent: int):
+        self.parent, self.asked = parent, False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends us
+        signal.signal(signal.SIGTERM, self._ask)
 
-    @contextmanager
-    def stage(self, name: str, outcome: str = USEFUL) -> Iterator[StageMark]:
-        """Mark what happens inside as stage `name`. An exception makes it wasted, from the last
-        `keep()` on; Stopped doesn't (it comes after a checkpoint)."""
-        number = self.marks.begin(name, outcome)
-        mark = StageMark(self.marks, number)
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def __bool__(self) -> bool:
+        return self.asked or os.getppid() != self.parent
+
+
+def _elected(lock: IO[str], stop: StopSignal) -> bool:
+    while not stop:
         try:
-            yield mark
-        except BaseException as error:
-            lost = outcome if isinstance(error, Stopped) else WASTED
-            self.marks.write("end", mark=number, outcome=lost, cpu_s=mark.cpu_s)
-            raise
-        self.marks.write("end", mark=number, cpu_s=mark.cpu_s)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(2 * TICK_S)
+    return False
 
-    def claim_gpus(self, uuids: tuple[str, ...]) -> None:
-        """Book these GPUs to this run, where neither CUDA_VISIBLE_DEVICES of the driver nor the
-        driver's list of processes says so (a container with its own process numbers)."""
-        self._register(uuids)
 
-    def check_budget(self) -> str:
-        """'ok', 'warn' (80 %) or 'stop' (100 %): the whole run, earlier attempts included. Cheap:
-        reads what the meter has appended since, every 5 s at most."""
-        state = self.budget.state(BUDGET_S)
-        if state == WARN and self._said == OK:
-            self._warn(f"80 % of the energy budget is used ({self.budget.says()})")
-        if state == STOP and self._said != STOP:
-            self._warn(f"the energy budget is used up ({self.budget.says()}): stopping")
-            record = {"format": 1, "reason": "energy budget", "says": self.budget.says()}
-            write_json(self.run_dir / STOP_FLAG, record)
-        self._said = state
-        return state
+@dataclass(frozen=True)
+class Registration:
+    run: str
+    pid: int
+    started: str
+    marks: str
+    visible: str | None  # CUDA_VISIBLE_DEVICES of the driver
+    gpus: tuple[str, ...]  # claimed by name
 
-    def over_budget(self) -> bool:
-        return self.check_budget() == STOP
+    @property
+    def alive(self) -> bool:
+        return process_start(self.pid) == self.started
 
-    def _register(self, gpus: tuple[str, ...]) -> None:
-        record = {
-            "format": 1,
-            "run": self.run_id,
-            "pid": os.getpid(),
-            "started": process_start(os.getpid()),
-            "marks": str(self.marks.path.absolute()),
-            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "gpus": gpus,
+
+class Registry:
+    """The runs to be measured on this machine; those whose driver is gone are removed."""
+
+    def __init__(self, folder: Path):
+        self.folder = _made(folder)
+
+    def read(self) -> list[Registration]:
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                record = json.loads(path.read_bytes())
+                record.pop("format")
+                registration = Registration(**{**record, "gpus": tuple(record["gpus"])})
+            except (OSError, ValueError, TypeError, KeyError):
+                continue  # taken back this moment
+            if registration.alive:
+                found.append(registration)
+            else:
+                path.unlink(missing_ok=True)
+        return found
+
+
+class Clock:
+    """UTC seconds that never step: a monotonic clock set once. `slipped` says when the machine
+    slept or its clock was put right, and sets it again."""
+
+    def __init__(self) -> None:
+        self.base = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return self.base + time.monotonic()
+
+    def slipped(self) -> bool:
+        error = time.time() - self.now()
+        if abs(error) > CLOCK_JUMP_S:
+            self.base += error
+            return True
+        return False
+
+
+class Meter:
+    """Looks at counters and processes, and turns the differences into rows."""
+
+    def __init__(self, folder: Path, meter: str, country: str, cpu_watts: float | None):
+        self.boot = boot_id()
+        self.clock = Clock()
+        self.registry = Registry(folder / "runs")
+        self.writer = SegmentWriter(folder)
+        self.joined = Joined(self.writer.append)
+        self.trees = processes.Trees()
+        self._probes: Callable[[], tuple[list[Probe], Nvml | None, list[str]]] = lambda: choose(
+            meter, country, cpu_watts, self.clock.now()
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self.probes, self.nvml, self.warnings = self._probes()
+        self.said: set[str] = set()
+        self.last = self.clock.now()
+        self.busy, _ = processes.machine()
+        self.runs = self.registry.read()
+        self._advance()
+
+    def run(self, interval: float, stop: StopSignal) -> None:
+        marks: list[int] = []  # so that the first look is a border and its row on disk at once
+        while not stop:
+            time.sleep(min(TICK_S, interval))
+            if self.clock.slipped():
+                self._restart()
+                continue
+            now_marks = self._marks()
+            border = now_marks != marks
+            if border or self.clock.now() - self.last >= interval - TICK_S / 2:
+                marks = now_marks
+                self.look(border)
+        self.look(border=True)
+        self.writer.append([self._row(r) for p in self.probes for r in p.unfinished(self.last)])
+        self.writer.close()
+
+    def look(self, border: bool) -> None:
+        """Take the differences since the last look. border: a stage began or ended meanwhile."""
+        t0, now = self.last, self.clock.now()
+        if now <= t0:
+            return
+        rows = [self._row(reading) for probe in self.probes for reading in probe.read(now)]
+        rows.append(self._usage(t0, now))
+        rows += self._notes(now)
+        self.last = now
+        if border:
+            self.joined.flush()
+        self.joined.add(rows)
+        if border:
+            self.joined.flush()
+
+    def _notes(self, now: float) -> list[GapRow]:
+        """What the probes warn of, as gaps without length; once, and again for each new run."""
+        warnings = self.warnings + [line for probe in self.probes for line in probe.warnings]
+        new = [line for line in warnings if line not in self.said]
+        self.said.update(new)
+        return [GapRow(self.boot, f"note {line}", now, now, line) for line in new]
+
+    def _usage(self, t0: float, t1: float) -> UsageRow:
+        known, self.runs = self.runs, self.registry.read()
+        if self.runs != known:
+            self.said = set()
+        before = self.busy
+        self.busy, used_bytes = processes.machine()
+        cpu = self._advance()
+        meter_cpu_s = cpu.pop(METER, 0.0)
+        gpus = self._gpus()
+        runs = {
+            run: RunUse(
+                round(cpu_s, 3),
+                processes.resident_bytes(self.trees.members(run)),
+                gpus.get(run, ()),
+            )
+            for run, cpu_s in cpu.items()
         }
-        write_json(self.registration, record)
+        busy_s = max(0.0, self.busy - before)
+        return UsageRow(self.boot, t0, t1, busy_s, used_bytes, runs, meter_cpu_s)
 
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "mutirao.core.meter_process"]
-        command += ["--workdir", str(self.workdir.absolute()), "--parent", str(os.getpid())]
-        command += ["--meter", self.energy.meter, "--country", self.energy.country]
-        command += ["--interval", str(self.energy.interval_s)]
-        if self.energy.cpu_watts:
-            command += ["--cpu-watts", str(self.energy.cpu_watts)]
-        try:
-            with open(self.folder / "meter.log", "ab") as log:
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C at the terminal is the driver's to handle
-                )
-        except OSError as error:
-            self._warn(f"the energy meter did not start ({error}): a gap in the ledger")
+    def _advance(self) -> dict[str, float]:
+        roots = {registration.pid: registration.run for registration in self.runs}
+        return self.trees.advance(processes.snapshot(), {**roots, os.getpid(): METER})
 
-    def _watch(self) -> None:
-        """Start a meter that was killed again, and look at the budget where there is one."""
-        while not self._ended.wait(WATCH_S):
-            code = self.process.poll() if self.process else None
-            if code is not None and self._restarts < MAX_RESTARTS:
-                self._restarts += 1
-                self._warn(
-                    f"the energy meter ended (code {code}), started again: a gap in the ledger"
-                )
-                self._start()
-            if self.energy.budget_kwh:
-                self.check_budget()
+    def _gpus(self) -> dict[str, tuple[str, ...]]:
+        """run -> uuids it uses (its processes compute there) or claims (registration)."""
+        if self.nvml is None:
+            return {}
+        users = self.nvml.users()
+        found: dict[str, set[str]] = {}
+        for registration in self.runs:
+            claimed = {*registration.gpus, *self.nvml.visible(registration.visible)}
+            found.setdefault(registration.run, set()).update(claimed)
+        for (pid, _), run in self.trees.owner.items():
+            if pid in users and run in found:
+                found[run] |= users[pid]
+        return {run: tuple(sorted(uuids)) for run, uuids in found.items()}
 
-    def _measuring(self) -> int:
-        """The pid of the meter that holds the lock of this machine and workdir, or 0."""
-        try:
-            pid, started = (self.folder / "meter.lock").read_text().split()
-        except (OSError, ValueError):
-            return 0
-        return int(pid) if process_start(int(pid)) == started else 0
+    def _row(self, reading: Reading) -> Row:
+        r = reading
+        if r.energy_j is None:
+            return GapRow(self.boot, r.device, r.t0, r.t1, r.reason)
+        return EnergyRow(self.boot, r.device, r.t0, r.t1, r.energy_j, r.method, r.measured, r.tool)
 
-    def _await_rows(self, until: float) -> None:
-        """Where another run's meter measures for us: wait for its row of this moment, 2 s and two
-        intervals at most. (Our own writes its last rows when told to end.)"""
-        holder = self._measuring()
-        if not holder or (self.process and holder == self.process.pid):
-            return
-        deadline = time.monotonic() + 2.0 + 2 * self.energy.interval_s
-        while time.monotonic() < deadline and self._measuring() == holder:
-            if self._newest() >= until - 0.05:
-                return
-            time.sleep(0.1)
+    def _marks(self) -> list[int]:
+        """Changes when a run registers, or begins or ends a stage."""
+        sizes = [_stat(registration.marks).st_size for registration in self.runs]
+        return [_stat(self.registry.folder).st_mtime_ns, *sizes]
 
-    def _newest(self) -> float:
-        paths = segments(self.folder)
-        rows = read_segment(paths[-1])[0] if paths else []
-        return max((row.t1 for row in rows), default=0.0)
-
-    def _end_process(self) -> None:
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            self._warn("the energy meter did not end and was killed: a gap in the ledger")
-
-    def _warn(self, line: str) -> None:
-        self.warnings.append(line)
-        if self.progress:
-            self.progress.say(f"  energy: {line}")
+    def _restart(self) -> None:
+        """After sleep or a put clock: what is between is a gap; all counters begin again."""
+        now = self.clock.now()
+        first, last = min(self.last, now), max(self.last, now)
+        self.joined.flush()
+        reason = "the machine slept or its clock was set"
+        self.writer.append([GapRow(self.boot, "all", first, last, reason)])
+        self.trees = processes.Trees()
+        self._begin()
 
 
-def stop_requested(run_dir: Path) -> str:
-    """Why a run should stop at its next step, or '' if it should not."""
-    with suppress(OSError, ValueError, KeyError):
-        record = json.loads((run_dir / STOP_FLAG).read_bytes())
-        return f"{record['reason']}: {record['says']}"
-    return ""
+def _stat(path: str | Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError:
+        return os.stat_result([0] * 10)
+
+
+if __name__ == "__main__":
+    main()

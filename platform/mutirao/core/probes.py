@@ -1,4 +1,4 @@
-"""Where joules come from: NVML and RAPL counters, codecarbon's model, a constant.
+"""Where joules come from: NVML and RAPL counters, else an estimate (`estimates`).
 
 A probe's `read(now)` gives one reading per device for the time since its last read. Counters come
 first (`choose`): NVML for GPUs, RAPL for packages and memory; what has no counter is estimated by
@@ -8,41 +8,17 @@ more watts than hardware can draw) becomes a gap with its reason, never joules.
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import psutil
+from mutirao.core.estimates import Codecarbon, Constant, constant_watts
+from mutirao.core.readings import LIMIT_W, Probe, Reading
 
 POWERCAP = Path("/sys/class/powercap")
-LIMIT_W = {"cpu": 3000.0, "ram": 2000.0, "gpu": 3000.0}  # no machine of today draws more
-WATTS_PER_THREAD = 4.0  # codecarbon's figure for a CPU it doesn't know
-WATTS_PER_GB = 0.3725  # memory: Lannelongue et al. 2021, Green Algorithms, Adv. Sci. 8, 2100707
-
-
-@dataclass(frozen=True)
-class Reading:
-    device: str
-    t0: float
-    t1: float
-    energy_j: float | None  # None: unknown, see reason
-    method: str = ""
-    measured: bool = False
-    tool: str = ""
-    reason: str = ""
-
-
-class Probe(Protocol):
-    warnings: list[str]
-
-    def read(self, now: float) -> list[Reading]: ...
-
-    def unfinished(self, now: float) -> list[Reading]:
-        """At the end: the time that a probe still owed a value for, as gaps."""
 
 
 @dataclass
@@ -116,9 +92,7 @@ def rapl_counters(root: Path = POWERCAP) -> tuple[list[Counter], list[str]]:
         else:
             continue
         if not os.access(zone / "energy_uj", os.R_OK):
-            warnings.append(
-                f"RAPL ({device}) exists, but {zone}/energy_uj may be read by root only"
-            )
+            warnings.append(f"RAPL ({device}) is there, but only root may read {zone}/energy_uj")
             continue
         counters.setdefault(device, _rapl_counter(zone, device))
     return list(counters.values()), warnings
@@ -172,9 +146,8 @@ class Nvml:
             except Exception as error:  # before Volta there is no counter
                 warnings.append(f"GPU {uuid} has no energy counter ({error}): a gap in the ledger")
                 continue
-            counters.append(
-                Counter(f"gpu:{uuid}", lambda h=handle: self._joules(h), "nvml_counter", self.tool)
-            )
+            read = partial(self._joules, handle)
+            counters.append(Counter(f"gpu:{uuid}", read, "nvml_counter", self.tool))
         return counters, warnings
 
     def users(self) -> dict[int, set[str]]:
@@ -190,7 +163,7 @@ class Nvml:
         return found
 
     def visible(self, variable: str | None) -> tuple[str, ...]:
-        """The uuids that a CUDA_VISIBLE_DEVICES names; none if it is unset (it then claims nothing)."""
+        """The uuids that a CUDA_VISIBLE_DEVICES names; unset, it claims nothing."""
         uuids = list(self.handles)
         found = []
         for item in (variable or "").split(","):
@@ -230,150 +203,3 @@ def choose(
     elif missing:
         probes.append(Codecarbon(missing, country, cpu_watts, now))
     return probes, nvml, warnings
-
-
-class Constant:
-    """Flat watts per device class: the last resort."""
-
-    def __init__(self, watts: dict[str, float], now: float):
-        self.watts, self.last = watts, now
-        self.warnings = [
-            f"{device}: a constant {power:g} W is assumed" for device, power in watts.items()
-        ]
-
-    def read(self, now: float) -> list[Reading]:
-        t0, self.last = self.last, now
-        return [
-            Reading(device, t0, now, power * (now - t0), "constant", False, f"{power:g} W")
-            for device, power in self.watts.items()
-        ]
-
-    def unfinished(self, now: float) -> list[Reading]:
-        return []
-
-
-def constant_watts(devices: tuple[str, ...], cpu_watts: float | None) -> dict[str, float]:
-    gigabytes = psutil.virtual_memory().total / 1e9
-    known = {
-        "cpu": cpu_watts or WATTS_PER_THREAD * (os.cpu_count() or 1),
-        "ram": round(WATTS_PER_GB * gigabytes, 3),
-    }
-    return {device: known[device] for device in devices}
-
-
-class Codecarbon:
-    """codecarbon's OfflineEmissionsTracker for the devices without a counter: one tracker per
-    machine, read through its public flush and an output handler of ours (1 ms, no network, no file).
-
-    It takes 2 to 3 s to start, in a thread. The time before its first value isn't lost: the first
-    value's watts stand in for it, in a row of its own (method `codecarbon:first_value`). If it does
-    not start, a constant takes its place from the beginning.
-    """
-
-    def __init__(self, devices: tuple[str, ...], country: str, cpu_watts: float | None, now: float):
-        self.devices, self.cpu_watts = devices, cpu_watts
-        self.warnings: list[str] = []
-        self.started = self.last = now
-        self.total: Any = None  # codecarbon's EmissionsData, handed over at each flush
-        self.before = dict.fromkeys(devices, 0.0)
-        self.tracker: Any = None
-        self.method = self.tool = ""
-        self.measured = False
-        self.constant: Constant | None = None
-        self.thread = threading.Thread(target=self._start, args=(country,), daemon=True)
-        self.thread.start()
-
-    def read(self, now: float) -> list[Reading]:
-        if self.constant:
-            return self.constant.read(now)
-        if self.thread.is_alive():
-            return []
-        try:
-            if self.tracker is None:
-                raise RuntimeError("it did not start")
-            self.tracker.flush()
-            energy = {device: self._joules(device) for device in self.devices}
-        except Exception as error:  # whatever it is, the run goes on and the ledger says so
-            self.constant = Constant(constant_watts(self.devices, self.cpu_watts), self.last)
-            self.warnings.append(f"codecarbon failed ({error}): constant watts are used instead")
-            return self.constant.read(now)
-        readings = [self._reading(device, now, energy[device]) for device in self.devices]
-        if self.last == self.started:
-            readings = [part for reading in readings for part in self._since_start(reading)]
-        self.last, self.before = now, energy
-        return readings
-
-    def unfinished(self, now: float) -> list[Reading]:
-        if self.constant or self.last > self.started:
-            return []
-        reason = "the run ended before codecarbon had started (2 to 3 s)"
-        return [Reading(device, self.started, now, None, reason=reason) for device in self.devices]
-
-    def _reading(self, device: str, now: float, total_j: float) -> Reading:
-        t0 = self.last
-        if self.last == self.started:  # the tracker has counted since it was ready, not longer
-            t0 = max(self.started, now - self.total.duration)
-        energy, method = total_j - self.before[device], f"codecarbon:{self.method}"
-        limit_j = LIMIT_W[device] * (now - t0)
-        if not 0 <= energy <= limit_j:
-            return Reading(device, t0, now, None, reason=f"impossible: {energy:,.0f} J")
-        method = method if device == "cpu" else "codecarbon:ram_model"
-        return Reading(
-            device, t0, now, energy, method, self.measured and device == "cpu", self.tool
-        )
-
-    def _since_start(self, first: Reading) -> list[Reading]:
-        if first.energy_j is None or first.t1 <= first.t0:
-            return [first]
-        watts = first.energy_j / (first.t1 - first.t0)
-        energy = watts * (first.t0 - self.started)
-        method = "codecarbon:first_value"
-        early = Reading(first.device, self.started, first.t0, energy, method, False, self.tool)
-        return [early, first]
-
-    def _joules(self, device: str) -> float:
-        kwh = self.total.cpu_energy if device == "cpu" else self.total.ram_energy
-        return kwh * 3.6e6
-
-    def _start(self, country: str) -> None:
-        try:
-            self.tracker = self._tracker(country)
-        except Exception as error:
-            self.warnings.append(f"codecarbon: {error}")
-
-    def _tracker(self, country: str) -> Any:
-        # In a Slurm job codecarbon takes the memory of the whole job, over all nodes, for this one.
-        for name in [n for n in os.environ if n.startswith(("SLURM_", "CODECARBON_"))]:
-            del os.environ[name]
-        logging.getLogger("codecarbon").setLevel(logging.ERROR)
-        import codecarbon
-        from codecarbon.output_methods.base_output import BaseOutput
-
-        probe = self
-
-        class Handler(BaseOutput):
-            def out(self, total: Any, delta: Any) -> None:
-                probe.total = total
-
-        tracker = codecarbon.OfflineEmissionsTracker(
-            country_iso_code=country,
-            tracking_mode="machine",
-            measure_power_secs=86_400,  # we ask: at each interval, by flush
-            api_call_interval=-1,
-            output_methods=[],
-            output_handlers=[Handler()],
-            emissions_endpoint=None,
-            electricitymaps_api_token=None,
-            force_cpu_power=self.cpu_watts,  # at full load; codecarbon scales it with the load
-            force_ram_power=None,
-            pue=1.0,
-            wue=0.0,
-            log_level="error",
-            allow_multiple_runs=True,
-        )
-        tracker.start()
-        modes = [getattr(part, "_mode", "") for part in getattr(tracker, "_hardware", [])]
-        self.method = next((mode for mode in modes if mode), "unknown")
-        self.measured = self.method in ("intel_rapl", "windows_emi", "apple_powermetrics")
-        self.tool = f"codecarbon {codecarbon.__version__}"
-        return tracker

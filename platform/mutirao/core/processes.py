@@ -73,7 +73,7 @@ def _from_psutil() -> dict[int, Process]:
 
 
 def machine() -> tuple[float, int]:
-    """Busy CPU seconds since boot (no idle, no wait for disks, no steal) and used memory in bytes."""
+    """Busy CPU seconds since boot (no idle, no disk wait, no steal), and used bytes of memory."""
     times = psutil.cpu_times()
     names = ("user", "nice", "system", "irq", "softirq")
     busy = sum(getattr(times, name, 0.0) for name in names)

@@ -28,7 +28,7 @@ OUTCOMES = (USEFUL, WASTED, IDLE)
 
 @dataclass(frozen=True)
 class Mark:
-    """A stretch of one stage. Times are UTC, seconds; cpu_s is the stage's own count, if it has one."""
+    """A stretch of one stage. Times are UTC seconds; cpu_s is the stage's own count, if any."""
 
     run: str
     stage: str
@@ -46,6 +46,7 @@ class Attempt:
     boot_id: str
     pid: int
     started: str  # of the process, as the kernel writes it: tells a reused pid
+    country: str
     t0: float
     t1: float | None = None  # None: it has not said that it ended
     marks: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -54,19 +55,26 @@ class Attempt:
 class MarkWriter:
     """Appends the marks of one attempt; safe to use from several threads."""
 
-    def __init__(self, run_dir: Path, run: str):
+    def __init__(self, run_dir: Path, run: str, country: str = ""):
         self.folder = run_dir / "ledger"
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(path.stem) for path in mark_files(run_dir)]
         self.path = self.folder / f"{max(numbers, default=-1) + 1:08d}.jsonl"
-        self._stream = open(self.path, "ab")
+        self._stream = open(self.path, "ab")  # noqa: SIM115 - open as long as the attempt lives
         self._lock = threading.Lock()
         self._count = 0
-        pid = os.getpid()
-        self.write("attempt", run=run, boot_id=boot_id(), pid=pid, started=process_start(pid))
+        self.write(
+            "attempt",
+            run=run,
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            started=process_start(os.getpid()),
+            country=country,
+        )
 
-    def write(self, kind: str, **values: Any) -> None:
-        record = {"format": FORMAT, "kind": kind, "t": round(time.time(), 6), **values}
+    def write(self, kind: str, t: float | None = None, **values: Any) -> None:
+        t = round(time.time() if t is None else t, 6)
+        record = {"format": FORMAT, "kind": kind, "t": t, **values}
         line = json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             self._stream.write(line)
@@ -103,7 +111,8 @@ def _read(path: Path) -> Attempt | None:
         check_format(record, FORMAT, path)
         kind, t = record["kind"], record["t"]
         if kind == "attempt":
-            attempt = Attempt(record["run"], record["boot_id"], record["pid"], record["started"], t)
+            names = ("run", "boot_id", "pid", "started", "country")
+            attempt = Attempt(**{name: record[name] for name in names}, t0=t)
             continue
         assert attempt is not None, f"{path} does not begin with its attempt"
         if kind == "attempt_end":

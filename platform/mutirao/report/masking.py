@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-# A CNPJ may hold letters since July 2026 (Receita Federal, IN RFB 2.229/2024), with its punctuation.
+# New CNPJ may hold letters since July 2026 (Receita Federal, IN RFB 2.229/2024).
 _YEARS = r"(?!(?:1\d|20)\d\d[-–](?:1\d|20)\d\d\b)"  # 1990-2000 is not a telephone
 PATTERNS: tuple[tuple[str, str], ...] = (
     ("e-mail", r"[\w.+%-]+\s?@\s?[\w-]+(?:\.[\w-]+)+"),
@@ -32,7 +32,7 @@ def mask(text: str) -> str:
 
 
 def mask_pair(prompt: str, continuation: str) -> tuple[str, str]:
-    """Both masked as one text; what the model completes across the border is marked in the prompt."""
+    """Both masked as one text; what runs across the border is marked in the prompt."""
     whole, border = prompt + continuation, len(prompt)
     halves, cursor = ["", ""], 0
     for match in _ANY.finditer(whole):

@@ -3,7 +3,7 @@
 In: a run's folder, the manifests of its finished stages, its recipe. Out: `report.html`, one file
 without scripts, network requests or external fonts; it can be mailed, printed and kept. A run that
 stopped early gets a page too: a sentence stands where there is nothing to show yet.
-Reading order: facts.py (what is known), plots.py, page.html.j2 (how it is told).
+Reading order: facts.py (what is known), gather.py (where from), plots.py, page.html.j2 (how told).
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ from markupsafe import Markup
 from mutirao.core.files import write_bytes
 from mutirao.core.manifest import Manifest
 from mutirao.core.recipe import Recipe
-from mutirao.report.facts import Facts, gather
+from mutirao.report.facts import Facts
+from mutirao.report.gather import gather
 from mutirao.report.plots import all_plots
-from mutirao.report.wording import FILTERS, energy_unit, result_sentence
+from mutirao.report.wording import (
+    FILTERS,
+    energy_sentences,
+    energy_unit,
+    loss_caption,
+    result_sentence,
+)
 
 PAGE = "report.html"
 
@@ -45,6 +52,8 @@ def render(facts: Facts) -> str:
     return template.render(
         facts=facts,
         sentence=result_sentence(facts),
+        loss_caption=loss_caption(facts),
+        energy_sentences=energy_sentences(facts),
         plots={name: Markup(svg) if svg else None for name, svg in all_plots(facts).items()},
         css=Markup(_shipped("page.css")),
         text_language=facts.language.replace("_", "-"),

@@ -1,7 +1,8 @@
 """The plots of the report: `Facts` in, inline SVG out (None where there is nothing to draw).
 
 Text stays text (`svg.fonttype: none`), so the page is small, can be searched and uses the reader's
-fonts. The same facts give the same bytes. Blue and orange are Okabe and Ito's colour-blind safe pair.
+fonts. The same facts give the same bytes. Blue and orange are from Okabe and Ito's palette, which
+colour-blind readers tell apart.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -25,11 +27,13 @@ MAX_POINTS = 500  # per line; more are averaged in groups
 MAX_BARS = 24
 BLUE, SKY, ORANGE, GREY, INK = "#0072B2", "#8EC7EA", "#D55E00", "#9AA0A6", "#222222"
 ORANGE_TEXT = "#A84300"  # 6:1 on white
-STYLE = {
+ENERGY_BARS = (("measured", BLUE, ""), ("estimated", "#E3F0F9", "/////"), ("wasted", ORANGE, ""))
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 10,
+    "font.size": 11,
+    "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
@@ -61,7 +65,7 @@ def all_plots(facts: Facts) -> dict[str, str | None]:
 
 
 def drops(facts: Facts) -> str | None:
-    """One bar for each stage and reason, in the order of the stages; the largest MAX_BARS of them."""
+    """A bar for each stage and reason, in the order of the stages; the largest MAX_BARS of them."""
     if not facts.drops:
         return None
     largest = sorted(facts.drops, key=lambda d: -d.documents)[:MAX_BARS]
@@ -73,9 +77,9 @@ def drops(facts: Facts) -> str | None:
         labels = [f"{drop.stage}: {drop.reason}" for drop in shown]
         axes.set_yticks(rows, [_clipped(label) for label in labels])
         for row, amount in zip(rows, amounts, strict=True):
-            axes.annotate(count(amount), (amount, row), (4, 0), textcoords="offset points", va="center")
+            _label_bar(axes, amount, row, count(amount))
         axes.invert_yaxis()
-        axes.set_xlabel("documents dropped")
+        axes.set_title("documents dropped", loc="left", fontsize=11)
         axes.set_xlim(0, max(amounts) * 1.18)
         _bars_only(axes)
         return _svg(figure, "drops", "Documents dropped, by stage and reason")
@@ -110,7 +114,9 @@ def speed(facts: Facts) -> str | None:
         return None
     with _figure(2.5) as (figure, axes):
         points = thinned(facts.speed)
-        axes.plot(*_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4)
+        axes.plot(
+            *_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4
+        )
         axes.set_ylim(0, max(value for _, value in points) * 1.15)
         _mark_restarts(axes, facts)
         _steps(axes)
@@ -124,7 +130,9 @@ def learning_rate(facts: Facts) -> str | None:
         return None
     with _figure(1.9) as (figure, axes):
         points = thinned(facts.learning_rate)
-        axes.plot(*_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4)
+        axes.plot(
+            *_columns(points), color=BLUE, linewidth=1.5, marker=_marker(points), markersize=4
+        )
         axes.set_ylim(0, max(max(value for _, value in points) * 1.15, 1e-12))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
@@ -134,7 +142,7 @@ def learning_rate(facts: Facts) -> str | None:
 
 
 def energy(facts: Facts) -> str | None:
-    """A bar for each stage: measured, estimated (hatched), wasted (orange); the machine's rest last."""
+    """A bar for each stage: measured, estimated (hatched), wasted (orange); unattributed last."""
     if not facts.energy or not facts.energy.stages:
         return None
     stages, rest = facts.energy.stages, facts.energy.unattributed_j
@@ -144,25 +152,24 @@ def energy(facts: Facts) -> str | None:
     with _figure(1.3 + 0.27 * len(labels)) as (figure, axes):
         bars = [_useful(s.measured_j, s.estimated_j, s.wasted_j) for s in stages]
         series = [list(column) for column in zip(*bars, strict=True)]
-        styles = (("measured", BLUE, ""), ("estimated", SKY, "////"), ("wasted", ORANGE, ""))
         left = [0.0] * len(stages)
-        for amounts, (label, colour, hatch) in zip(series, styles, strict=True):
+        for amounts, (label, fill, hatch) in zip(series, ENERGY_BARS, strict=True):
             if any(amounts):
                 widths = [amount / unit for amount in amounts]
-                style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
-                axes.barh(range(len(stages)), widths, 0.66, left, label=label, **style)
+                style: dict[str, Any] = {"facecolor": fill, "hatch": hatch, "edgecolor": BLUE}
+                axes.barh(range(len(stages)), widths, 0.66, left, label=label, linewidth=0, **style)
                 left = [a + b for a, b in zip(left, widths, strict=True)]
         if rest:
             axes.barh([len(stages)], [rest / unit], 0.66, color=GREY)
         ends = [*left, rest / unit] if rest else left
         for row, end in enumerate(ends):
-            text = significant(end)
-            axes.annotate(text, (end, row), (4, 0), textcoords="offset points", va="center")
+            _label_bar(axes, end, row, significant(end))
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.set_xlim(0, max(largest / unit, 1e-12) * 1.18)
-        axes.set_xlabel(f"energy in {name}")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderpad=0)
+        axes.set_title(f"energy in {name}", loc="left", fontsize=11)
+        if left != [0.0] * len(stages):
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
         _bars_only(axes)
         return _svg(figure, "energy", "Energy by stage: measured, estimated and wasted")
 
@@ -175,20 +182,21 @@ def thinned(points: Points) -> Points:
 
 
 def smoothed(points: Points) -> Points:
-    """Exponential mean over about a fortieth of the points, corrected for its start (as in Adam)."""
-    keep = 1 - 1 / max(1.0, len(points) / 40)
-    mean, weight, found = 0.0, 0.0, []
-    for step, value in points:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        found.append((step, mean / weight))
+    """Mean over a window of a fortieth of the points, centred, so that it doesn't lag behind."""
+    reach = len(points) // 80
+    found = []
+    for at, (step, _) in enumerate(points):
+        half = min(reach, at, len(points) - 1 - at)
+        window = points[at - half : at + half + 1]
+        found.append((step, sum(value for _, value in window) / len(window)))
     return tuple(found)
 
 
 @contextmanager
 def _figure(height_in: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure apart from pyplot: nothing global is left behind, whatever else the process plots."""
+    """A figure apart from pyplot: nothing global is left behind."""
     with matplotlib.rc_context():
-        matplotlib.rcParams.update(matplotlib.rcParamsDefault)
+        matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         yield figure, figure.subplots()
@@ -228,17 +236,21 @@ def _useful(measured_j: float, estimated_j: float, wasted_j: float) -> tuple[flo
 
 def _steps(axes: Axes) -> None:
     axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.set_xlim(left=0)
 
 
 def _bars_only(axes: Axes) -> None:
     axes.grid(False)
+    axes.margins(y=0.01)
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xticks([])
+
+
+def _label_bar(axes: Axes, end: float, row: int, text: str) -> None:
+    axes.annotate(text, (end, row), (4, 0), textcoords="offset points", va="center")
 
 
 def _mark_restarts(axes: Axes, facts: Facts) -> None:

@@ -25,9 +25,8 @@ def result_sentence(facts: Facts) -> str:
     """What came out of the run, in one sentence; says so where there is nothing yet."""
     parts = [part for part in (_documents(facts), _model(facts), _quality(facts)) if part]
     if facts.energy:
-        parts.append(
-            f"{kwh(facts.energy.energy_j)} of electricity ({_measured(facts.energy.measured_share)})"
-        )
+        known = _measured(facts.energy.measured_share)
+        parts.append(f"{kwh(facts.energy.energy_j)} of electricity ({known})")
     if not parts:
         return "No stage has finished yet, so there is nothing to report."
     sentence = "; ".join(parts) + "."
@@ -47,7 +46,9 @@ def _documents(facts: Facts) -> str:
 def _model(facts: Facts) -> str:
     tokens = [f"{scaled(facts.corpus_tokens)} tokens of text"] if facts.corpus_tokens else []
     if facts.trained_tokens:
-        model = f"a model of {scaled(facts.parameters)} parameters" if facts.parameters else "a model"
+        model = (
+            f"a model of {scaled(facts.parameters)} parameters" if facts.parameters else "a model"
+        )
         tokens.append(f"{model} trained on {scaled(facts.trained_tokens)} tokens")
     return ", ".join(tokens)
 
@@ -64,7 +65,46 @@ def _quality(facts: Facts) -> str:
 def _measured(share: float) -> str:
     if share >= 0.9995:
         return "all of it measured"
-    return f"{percent(share)} measured, the rest estimated" if share > 0 else "estimated, not measured"
+    return (
+        f"{percent(share)} measured, the rest estimated" if share > 0 else "estimated, not measured"
+    )
+
+
+def energy_sentences(facts: Facts) -> str:
+    """How much, how well it is known, what was wasted, and what the machine used besides."""
+    energy = facts.energy
+    if not energy:
+        return "No energy was recorded for this run."
+    if energy.measured_share > 0:
+        known = f"counters measured {percent(energy.measured_share)} of it, the rest is estimated"
+    else:
+        known = (
+            "all of it is estimated from a model of the machine, because no counter could be read"
+        )
+    said = [f"The run used {kwh(energy.energy_j)}; {known}."]
+    if energy.wasted_j:
+        said.append(f"Of this, {kwh(energy.wasted_j)} went into work that was lost.")
+    if energy.unattributed_j is not None:
+        rest = kwh(energy.unattributed_j)
+        said.append(f"In the same time the machine used another {rest} that belongs to no run.")
+    return " ".join(said)
+
+
+def loss_caption(facts: Facts) -> str:
+    """What the lines of the loss plot are; only those that are there."""
+    said = ["Mean loss in nats per token; lower is better."]
+    if facts.heldout:
+        said.append("Held-out points are of text that training never saw.")
+    if facts.unigram_loss is not None:
+        said.append("The dashed line is a model that knows only how frequent each token is.")
+    if facts.restarts:
+        said.append("A dotted line marks where a later attempt went on.")
+    if facts.skipped_steps:
+        steps = (
+            "1 step was" if facts.skipped_steps == 1 else f"{count(facts.skipped_steps)} steps were"
+        )
+        said.append(f"{steps} left out by the guard because loss or gradient was out of bounds.")
+    return " ".join(said)
 
 
 def count(value: float | None) -> str:
@@ -106,6 +146,13 @@ def kwh(energy_j: float) -> str:
     return f"{significant(energy_j / J_PER_KWH)} kWh"
 
 
+def electricity(energy_j: float) -> str:
+    """For a narrow place: kWh, or Wh where a kWh figure would be a row of zeros."""
+    if energy_j < J_PER_KWH / 100:
+        return f"{significant(energy_j / 3600)} Wh"
+    return kwh(energy_j)
+
+
 def energy_unit(largest_j: float) -> tuple[float, str]:
     """(joules per unit, name) in which the largest amount of a plot or table reads well."""
     for joules, name in ((J_PER_KWH, "kWh"), (3600.0, "Wh")):
@@ -127,8 +174,8 @@ def duration(wall_s: float | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
-def moment(utc_s: float | None) -> str:
-    return "unknown" if not utc_s else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc_s))
+def moment(utc_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc_s))
 
 
 def ending(status: str) -> str:
@@ -142,6 +189,7 @@ FILTERS = {
     "percent": percent,
     "significant": significant,
     "kwh": kwh,
+    "electricity": electricity,
     "grams": grams,
     "duration": duration,
     "moment": moment,

@@ -29,7 +29,7 @@ from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import Run, nearest_relative, open_run, run_id
 from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
 from mutirao.core.workdir import Workdir
-from mutirao.run.plan import Step, make_step, stages_of
+from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.session import prepare_environment, ray_session
 from mutirao.run.sources import fingerprints
 from mutirao.run.stopping import Stopping
@@ -116,17 +116,26 @@ def _one_stage(
     assert step.directory is not None and meter is not None
     stopping.check()
     _note(run, step, None)
-    state.progress.say(f"{name:<13} {step.stage.what}" + (f" ({step.why})" if step.why else ""))
+    why = f" ({step.why})" if step.why not in ("", NEVER_RAN) else ""
+    state.progress.say(f"{name:<13} {step.stage.what}{why}")
     lease = Lease(step.directory / "lease.json", run.id)
     with lease.hold(lambda who: state.progress.say(f"  waits for {who}, which makes the same")):
         manifest = read_manifest(step.directory)
         if manifest is None:
-            with meter.stage(name), stopping.stage(name):
+            with meter.stage(name, finished=_kept(run, step)), stopping.stage():
                 manifest = _make(run, state, step)
     state.done[name] = manifest
     state.progress.say(stage_line(name, manifest))
     _note(run, step, manifest)
     stopping.check()
+
+
+def _kept(run: Run, step: Step) -> tuple[Path, str]:
+    """Files that a restart will not make again: the energy until the newest is not wasted."""
+    if step.stage.name == "train":
+        return run.directory / "checkpoints", "*/manifest.json"
+    assert step.directory is not None
+    return step.directory, "*.part.json"
 
 
 def _make(run: Run, state: Execution, step: Step) -> Manifest:

@@ -20,6 +20,7 @@ from mutirao.core.workdir import Workdir
 from mutirao.run.assets import assets_of
 
 KEY_DIGITS = 20
+NEVER_RAN = "has not run"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _why(
 ) -> str:
     if entry is None or "key_parts" not in entry:
         started = directory.is_dir() and any(directory.glob("*.part.json"))
-        return "begun, goes on where it stopped" if started else "has not run"
+        return "begun, goes on where it stopped" if started else NEVER_RAN
     if entry["key"] == key:
         started = directory.is_dir() and any(directory.glob("*.part.json"))
         if entry.get("status") == "done":

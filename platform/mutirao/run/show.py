@@ -69,7 +69,7 @@ def run_record(run: Run) -> dict[str, Any]:
             for name, m in found.items()
         },
         "evaluation": evaluation(found),
-        "energy": energy_totals(run.directory),
+        "energy": energy_totals(run),
     }
 
 
@@ -84,7 +84,7 @@ def run_summary(run: Run) -> list[str]:
             f"Held-out text: {result['bits_per_byte']:.3f} bits per byte, "
             f"unigram model {result['unigram_bits_per_byte']:.3f}"
         )
-    totals = energy_totals(run.directory)
+    totals = energy_totals(run)
     if totals:
         lines.append(energy_line(totals))
     for label, name in (("Model ", "model"), ("Report", "report.html")):
@@ -99,10 +99,10 @@ def evaluation(found: dict[str, Manifest]) -> dict[str, Any]:
     return json.loads((found["evaluate"].directory / "evaluation.json").read_bytes())
 
 
-def energy_totals(run_dir: Path) -> dict[str, Any]:
+def energy_totals(run: Run) -> dict[str, Any]:
     from mutirao.core.ledger import totals
 
-    return totals(run_dir)
+    return totals(run.directory, country=run.recipe().energy.country)
 
 
 def energy_line(totals: dict[str, Any]) -> str:

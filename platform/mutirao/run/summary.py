@@ -10,27 +10,60 @@ from mutirao.core.manifest import Manifest
 
 def stage_line(name: str, manifest: Manifest, reused: bool = False) -> str:
     """`filter        1,702 documents, 41 dropped      1.2 s`, or `... done earlier`."""
-    words = WORDS.get(name, lambda counts, info: "")(manifest.counts, manifest.content["info"])
+    words = WORDS[name](manifest.counts, manifest.content["info"])
     tail = "done earlier" if reused else f"{manifest.provenance['wall_s']:.1f} s"
     return f"{name:<13} {words[:52]:<52} {tail:>12}"
 
 
 def _dropped(counts: dict[str, Any], info: dict[str, Any]) -> str:
-    dropped = sum(counts.get("dropped", {}).values())
-    return f"{dropped:,} documents dropped"
+    reasons = sorted(counts["reasons"].items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} {number:,}" for name, number in reasons[:2])
+    return f"{counts['dropped']:,} dropped" + (f": {listed}" if listed else "")
 
 
 def _clean(counts: dict[str, Any], info: dict[str, Any]) -> str:
-    rejected = sum(counts.get("rejected", {}).values())
-    return f"{counts.get('documents_out', 0):,} documents, {rejected:,} rejected"
+    rejected = sum(counts["rejected"].values())
+    return f"{counts['documents_out']:,} documents, {rejected:,} rejected"
+
+
+def _split(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    kept, held = counts["documents_out"], info["heldout"]["documents"]
+    return f"{kept:,} of {counts['documents_in']:,} kept, {held:,} of them held out"
+
+
+def _tokenizer(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    return f"{info['vocab_size']:,} ids"
+
+
+def _pack(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    tokens = info["tokens"]
+    return f"{tokens['train']:,} tokens, {tokens['heldout']:,} held out"
+
+
+def _train(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    return f"{counts['tokens']:,} tokens, loss {info['final_loss']:.3f}"
+
+
+def _evaluate(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    return f"{info['bits_per_byte']:.3f} bits per byte, unigram {info['unigram_bits_per_byte']:.3f}"
+
+
+def _export(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    return f"{info['parameters']:,} parameters, {info['dtype']}"
 
 
 WORDS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
-    "ingest": lambda c, i: f"{c.get('files', 0):,} files, {c.get('bytes', 0) / 1e6:.1f} MB",
+    "ingest": lambda c, i: f"{c['files']:,} files, {c['bytes'] / 1e6:.1f} MB",
     "clean": _clean,
     "exact": _dropped,
     "langid": _dropped,
     "filter": _dropped,
     "neardup": _dropped,
     "decontaminate": _dropped,
+    "split": _split,
+    "tokenizer": _tokenizer,
+    "pack": _pack,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
 }

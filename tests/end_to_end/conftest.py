@@ -1,0 +1,87 @@
+"""One finished run of the tiny recipe, shared by the tests that look at its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workdir and how to call the command line on it."""
+
+    workdir: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "mutirao.cli.main", *arguments, "--workdir", str(self.workdir)]
+
+    def call(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=timeout
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start in a session of its own, output to a file that `seen` reads."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        with open(self.workdir / "output.txt", "ab") as output:
+            return subprocess.Popen(
+                self.command(*arguments), stdout=output, stderr=output, start_new_session=True
+            )
+
+    def wait_for(self, words: str, process: subprocess.Popen, timeout: float = 240) -> None:
+        """Until the output contains `words`."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if words in self.output():
+                return
+            assert process.poll() is None, self.output()
+            time.sleep(0.02)
+        raise AssertionError(f"never saw {words!r} in:\n{self.output()}")
+
+    def output(self) -> str:
+        return (self.workdir / "output.txt").read_text(errors="replace")
+
+    def record(self) -> dict:
+        """run.json of the one run in this workdir."""
+        (path,) = self.workdir.glob("runs/*/run.json")
+        return json.loads(path.read_text())
+
+    def hashes(self) -> dict[str, str]:
+        return {name: entry["content_hash"] for name, entry in self.record()["stages"].items()}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[Place, subprocess.CompletedProcess]:
+    """The undisturbed run that the other tests compare with."""
+    place = Place(tmp_path_factory.mktemp("calm") / "work")
+    done = place.call("run", str(RECIPE))
+    assert done.returncode == 0, done.stderr
+    return place, done
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path / "work")
+
+
+def processes_of(run_dir: Path) -> list[int]:
+    """Pids whose environment names this run (Ray workers of it)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if f"MUTIRAO_RUN_ID={run_dir.name}".encode() in environment and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found
