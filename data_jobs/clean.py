@@ -239,7 +239,7 @@ def _items(job: StageJob) -> list[Item]:
         {
             **row,
             "unit": unit,
-            "path": str(here[row["source"], row["file"]].absolute()),
+            "path": str(here.get((row["source"], row["file"]), Path(row["file"])).absolute()),
             "directory": str(job.directory),
             "max_bytes": config.max_document_bytes,
             "unicode_repair": config.unicode_repair,
@@ -294,6 +294,11 @@ def _cure(damage: dict[str, int], share: float) -> str:
     )
     if max(damage, key=lambda reason: damage[reason]) == "invalid-utf8":
         return f"Convert the file to UTF-8 (iconv -f WINDOWS-1252 -t UTF-8), {allowed}"
+    if "not-an-object" in damage or "invalid-json" in damage:
+        return (
+            "Each line must be one JSON object (`jq -c '.[]' FILE` makes lines of an array); mend "
+            f"the file, {allowed}"
+        )
     if "missing-field" in damage:
         return f"Name the field that holds the text (`text_field:` of the source), {allowed}"
     return f"Mend or replace the file, {allowed}"

@@ -22,7 +22,7 @@ from mutirao.core.errors import RecipeError
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.schemas import DECONTAMINATE, read_ipc
 
-from data_jobs.keyed import read_records, write_records
+from data_jobs.keyed import read_records, remove_records, write_records
 from data_jobs.shards import (
     decision_counts,
     decision_name,
@@ -56,6 +56,7 @@ def run(job: StageJob) -> StageResult:
     results = run_units(job, items, decontaminate_unit, "decontaminating")
     info = {"ngrams": len(grams), "short_evaluation_texts": skipped}
     notes = {"cpu_s": cpu_seconds(results)}
+    remove_records(job.directory, [{"part": vars(index)}])
     return StageResult(parts_of(results), decision_counts(results), info, notes)
 
 

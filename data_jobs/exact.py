@@ -25,6 +25,7 @@ from data_jobs.keyed import (
     range_bounds,
     range_count,
     read_records,
+    remove_records,
     write_records,
 )
 from data_jobs.shards import (
@@ -49,13 +50,21 @@ def run(job: StageJob) -> StageResult:
     shards = [{**item, **common} for item in shard_items(job.inputs, ())]
     hashed = run_units(job, shards, hash_unit, "hashing")
     ranges = range_count(sum(r["part"]["rows"] for r in hashed) * (HASH.itemsize + 8))
-    files = [str(job.directory / r["part"]["path"]) for r in hashed]
-    tasks = [{**common, "range": i, "ranges": ranges, "files": files} for i in range(ranges)]
+    task = {**common, "ranges": ranges, "shards": len(shards)}
+    tasks = [{**task, "range": number} for number in range(ranges)]
     found = run_units(job, tasks, group_unit, "grouping")
-    groups = [str(job.directory / r["part"]["path"]) for r in found]
-    decided = run_units(job, [{**s, "groups": groups} for s in shards], decide_unit, "deciding")
+    decided = run_units(job, [{**s, "ranges": ranges} for s in shards], decide_unit, "deciding")
     notes = {"cpu_s": cpu_seconds(hashed + found + decided)}
+    remove_records(job.directory, hashed + found)
     return StageResult(parts_of(decided), decision_counts(decided), {}, notes)
+
+
+def hash_name(shard: int) -> str:
+    return f"hashes-{shard:05d}.npy"
+
+
+def group_name(number: int) -> str:
+    return f"groups-{number:05d}.npy"
 
 
 def normalized(text: str, how: str) -> str:
@@ -68,7 +77,7 @@ def normalized(text: str, how: str) -> str:
 
 def hash_unit(item: Item) -> Item:
     """Hashes of one text shard, sorted."""
-    directory, name = Path(item["directory"]), f"hashes-{item['shard']:05d}.npy"
+    directory, name = Path(item["directory"]), hash_name(item["shard"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     digests = hashes_of(Path(item["text"]), item["normalize"])
@@ -91,13 +100,13 @@ def hashes_of(path: Path, how: str) -> list[bytes]:
 
 def group_unit(item: Item) -> Item:
     """One key range over all shards: for each later occurrence, the first one."""
-    directory, name = Path(item["directory"]), f"groups-{item['range']:05d}.npy"
+    directory, name = Path(item["directory"]), group_name(item["range"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     low, high = range_bounds(item["range"], item["ranges"])
     keys, shards = [], []
-    for shard, path in enumerate(item["files"]):
-        found = key_slice(read_records(path), "key", low, high)
+    for shard in range(item["shards"]):
+        found = key_slice(read_records(directory / hash_name(shard)), "key", low, high)
         keys.append(found)
         shards.append(np.full(len(found), shard, np.uint32))
     return {"part": vars(write_records(directory, name, first_of(keys, shards)))}
@@ -124,9 +133,10 @@ def decide_unit(item: Item) -> Item:
     directory, name = Path(item["directory"]), decision_name("exact", item["shard"])
     if (finished := finished_result(directory, name)) is not None:
         return finished
-    hashes = read_records(directory / f"hashes-{item['shard']:05d}.npy")
+    hashes = read_records(directory / hash_name(item["shard"]))
     shard = item["shard"]
-    later = [key_slice(read_records(path), "shard", shard, shard + 1) for path in item["groups"]]
+    groups = [read_records(directory / group_name(number)) for number in range(item["ranges"])]
+    later = [key_slice(group, "shard", shard, shard + 1) for group in groups]
     table = decisions(np.asarray(hashes), np.concatenate(later))
     info = reason_info(table.column("reason").combine_chunks())
     part: Part = write_table(directory, name, table, info)

@@ -1,7 +1,7 @@
 """Stage filter: measure the quality of each document, judge it by the language pack's thresholds.
 
 In: text shards. Out: decision shards `filter-00000.arrow` with all measured values of every row.
-Measuring and judging are apart: values are kept under `store/filter/values/<hash>/`, so a changed
+Measuring and judging are apart: values are kept in the workdir's cache, so a changed
 threshold judges again from them without touching text. Memory of a unit: a batch of documents and
 the values of one shard (60 bytes a document).
 """
@@ -88,7 +88,12 @@ def values_directory(job: StageJob, pack: Pack) -> Path:
     """Where the values of this text measured with these stop words are, or will be."""
     clean = job.inputs["clean"].content_hash
     identity = {"clean": clean, "measure": VERSION, "stop_words": sorted(pack.stop_words)}
-    return job.directory.parent / "values" / sha256_hex(canonical_json(identity))[:32]
+    return (
+        job.directory.parents[2]
+        / "cache"
+        / "filter-values"
+        / sha256_hex(canonical_json(identity))[:32]
+    )
 
 
 def filter_unit(item: Item) -> Item:

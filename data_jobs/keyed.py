@@ -42,6 +42,14 @@ def finished_records(directory: Path, name: str) -> dict[str, Any] | None:
     return {"part": asdict(part)} if part else None
 
 
+def remove_records(directory: Path, results: list[dict[str, Any]]) -> None:
+    """Give back the disk of intermediate files once the stage's own parts are all written."""
+    for result in results:
+        name = result["part"]["path"]
+        (directory / name).unlink(missing_ok=True)
+        (directory / f"{name}.part.json").unlink(missing_ok=True)
+
+
 def range_count(record_bytes: int) -> int:
     """How many key ranges keep one range within RANGE_BYTES."""
     return max(1, -(-record_bytes // RANGE_BYTES))

@@ -38,7 +38,7 @@ LABEL = "__label__"
 
 def run(job: StageJob) -> StageResult:
     config = job.recipe.langid
-    common = {
+    common: dict[str, Any] = {
         "directory": str(job.directory),
         "model": str(model_path(config.model, job.base)),
         "keep": list(config.keep) or [iso639_3(job.recipe.language)],
@@ -70,11 +70,14 @@ def langid_unit(item: Item) -> Item:
 
 
 def identify(texts: list[str], model: str) -> list[tuple[str, float]]:
-    """(ISO 639-3 code, probability) for each text; ('und', 0) where there is no letter."""
+    """(ISO 639-3 code, probability) for each text; ('und', 0) where there is no letter.
+
+    Three decimals: the rest differs between processors, and is hashed.
+    """
     views = [window(text) for text in texts]
     labels, scores = load(model).predict([view or " " for view in views])
     return [
-        (label[0].removeprefix(LABEL), float(min(score[0], 1.0)))
+        (label[0].removeprefix(LABEL), round(float(min(score[0], 1.0)), 3))
         if any(map(str.isalpha, view)) and label
         else ("und", 0.0)
         for view, label, score in zip(views, labels, scores, strict=True)

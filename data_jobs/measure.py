@@ -1,5 +1,4 @@
-"""The measuring kernel of `filter`: the values of FILTER_VALUES for each document, in one numba
-pass.
+"""The measuring kernel of `filter`: the values of FILTER_VALUES for each document, by numba.
 
 In: UTF-8 buffers of a batch. Out: float64[documents, values]. Definitions follow Rae et al. 2021
 (Gopher, arXiv:2112.11446, appendix A1), with words as `\\w+`: counting spaCy's punctuation tokens

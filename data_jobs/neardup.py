@@ -28,6 +28,7 @@ from data_jobs.keyed import (
     range_bounds,
     range_count,
     read_records,
+    remove_records,
     write_records,
 )
 from data_jobs.minhash import band_keys, bands_and_rows, jaccard, permutation_parameters
@@ -39,6 +40,7 @@ from data_jobs.shards import (
     parts_of,
     reason_info,
     shard_items,
+    text_path,
     write_table,
 )
 from data_jobs.survivors import bucket_pairs, star
@@ -59,28 +61,37 @@ def run(job: StageJob) -> StageResult:
     shards = shard_items(job.inputs, ("exact", "langid", "filter"))
     shards = [{**item, **common} for item in shards]
     signed = run_units(job, shards, signature_unit, "signatures")
-    bands = [str(job.directory / r["part"]["path"]) for r in signed]
     ranges = range_count(sum(r["part"]["bytes"] for r in signed) * 2)
-    tasks = [{**common, "range": i, "ranges": ranges, "files": bands} for i in range(ranges)]
+    counted = {**common, "ranges": ranges, "shards": len(shards)}
+    tasks = [{**counted, "range": number} for number in range(ranges)]
     paired = run_units(job, tasks, candidate_unit, "candidates")
-    pairs = [str(job.directory / r["part"]["path"]) for r in paired]
-    texts = [item["text"] for item in shards]
-    tasks = [{**s, "pairs": pairs, "texts": texts} for s in shards]
+    tasks = [{**item, **counted} for item in shards]
     verified = run_units(job, tasks, verify_unit, "verifying")
     edges = _edges(job.directory, verified)
     drops = _write_drops(job.directory, edges)
-    decided = run_units(job, [{**s, "drops": drops} for s in shards], decide_unit, "deciding")
+    drops_path = str(job.directory / drops["part"]["path"])
+    tasks = [{**s, "drops": drops_path} for s in shards]
+    decided = run_units(job, tasks, decide_unit, "deciding")
     edge_part = write_table(job.directory, "edges.arrow", _edge_table(edges))
     counts = {**decision_counts(decided), "edges": len(edges)}
     counts["candidates"] = sum(r["part"]["info"]["candidates"] for r in verified)
     info = {"bands": common["bands"], "rows": common["rows"]}
     notes = {"cpu_s": cpu_seconds(signed + paired + verified + decided)}
+    remove_records(job.directory, [*signed, *paired, *verified, drops])
     return StageResult([*parts_of(decided), edge_part], counts, info, notes)
+
+
+def band_name(shard: int) -> str:
+    return f"bands-{shard:05d}.npy"
+
+
+def pair_name(number: int) -> str:
+    return f"pairs-{number:05d}.npy"
 
 
 def signature_unit(item: Item) -> Item:
     """The band keys of one text shard's kept rows, sorted by key."""
-    directory, name = Path(item["directory"]), f"bands-{item['shard']:05d}.npy"
+    directory, name = Path(item["directory"]), band_name(item["shard"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     table = read_ipc(Path(item["text"]), "text")
@@ -115,11 +126,12 @@ def band_records(
 
 def candidate_unit(item: Item) -> Item:
     """The pairs of one key range, distinct and sorted."""
-    directory, name = Path(item["directory"]), f"pairs-{item['range']:05d}.npy"
+    directory, name = Path(item["directory"]), pair_name(item["range"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     low, high = range_bounds(item["range"], item["ranges"])
-    slices = [key_slice(read_records(path), "key", low, high) for path in item["files"]]
+    files = (directory / band_name(shard) for shard in range(item["shards"]))
+    slices = [key_slice(read_records(path), "key", low, high) for path in files]
     shards = np.repeat(np.arange(len(slices), dtype=np.uint64), [len(s) for s in slices])
     records = np.concatenate([np.zeros(0, BAND), *slices])
     documents = (shards << np.uint64(ROW_BITS)) | records["row"]
@@ -141,22 +153,23 @@ def verify_unit(item: Item) -> Item:
     if (finished := finished_records(directory, name)) is not None:
         return finished
     low, high = item["shard"] << ROW_BITS, (item["shard"] + 1) << ROW_BITS
-    slices = [key_slice(read_records(path), "first", low, high) for path in item["pairs"]]
+    files = (directory / pair_name(number) for number in range(item["ranges"]))
+    slices = [key_slice(read_records(path), "first", low, high) for path in files]
     pairs = np.unique(np.concatenate([np.zeros(0, PAIR), *slices]))
-    edges = true_edges(pairs, item["texts"], item["ngram"], item["threshold"])
+    edges = true_edges(pairs, item["clean"], item["ngram"], item["threshold"])
     part = write_records(directory, name, edges, {"candidates": len(pairs)})
     return {"part": vars(part)}
 
 
-def true_edges(pairs: np.ndarray, texts: list[str], ngram: int, threshold: float) -> np.ndarray:
+def true_edges(pairs: np.ndarray, clean: str, ngram: int, threshold: float) -> np.ndarray:
     """EDGE records of the pairs with Jaccard >= threshold, by shard of the second document."""
     found = np.zeros(len(pairs), EDGE)
     found["first"], found["second"] = pairs["first"], pairs["second"]
-    mine = _shingle_sets(pairs["first"], texts, ngram)
+    mine = _shingle_sets(pairs["first"], clean, ngram)
     other_shard = pairs["second"] >> np.uint64(ROW_BITS)
     for shard in np.unique(other_shard):
         chosen = np.flatnonzero(other_shard == shard)
-        theirs = _shingle_sets(pairs["second"][chosen], texts, ngram)
+        theirs = _shingle_sets(pairs["second"][chosen], clean, ngram)
         for k in chosen:
             x, size_x = mine[int(pairs["first"][k])]
             y, size_y = theirs[int(pairs["second"][k])]
@@ -166,13 +179,13 @@ def true_edges(pairs: np.ndarray, texts: list[str], ngram: int, threshold: float
 
 
 def _shingle_sets(
-    documents: np.ndarray, texts: list[str], ngram: int
+    documents: np.ndarray, clean: str, ngram: int
 ) -> dict[int, tuple[np.ndarray, int]]:
     """{document: (sorted shingle hashes, bytes)} of documents that lie in one shard."""
     names = np.unique(documents)
     if len(names) == 0:
         return {}
-    column = read_ipc(Path(texts[int(names[0]) >> ROW_BITS]), "text").column("text")
+    column = read_ipc(text_path(clean, int(names[0]) >> ROW_BITS), "text").column("text")
     kinds, lower = tables()
     sets = {}
     for start in range(0, len(names), 1_000):
@@ -186,7 +199,7 @@ def _shingle_sets(
 
 
 def decide_unit(item: Item) -> Item:
-    """The decision shard of one text shard, from the drops in its range."""
+    """The decision shard of one text shard, from its slice of the drops."""
     directory, name = Path(item["directory"]), decision_name("neardup", item["shard"])
     if (finished := finished_result(directory, name)) is not None:
         return finished
@@ -219,15 +232,15 @@ def _edges(directory: Path, verified: list[Item]) -> np.ndarray:
     return np.concatenate([np.zeros(0, EDGE), *files])
 
 
-def _write_drops(directory: Path, edges: np.ndarray) -> str:
-    """EDGE records (dropped, kept, jaccard) sorted by the dropped document; returns their path."""
+def _write_drops(directory: Path, edges: np.ndarray) -> Item:
+    """EDGE records (dropped, kept, jaccard) sorted by the dropped document."""
     length = dict(zip(edges["first"].tolist(), edges["a"].tolist(), strict=True))
     length |= dict(zip(edges["second"].tolist(), edges["b"].tolist(), strict=True))
     found = star(edges["first"], edges["second"], edges["jaccard"], length)
     drops = np.zeros(len(found), EDGE)
     for k, (document, (stays, value)) in enumerate(sorted(found.items())):
         drops[k]["first"], drops[k]["second"], drops[k]["jaccard"] = document, stays, value
-    return str(directory / write_records(directory, "drops.npy", drops).path)
+    return {"part": vars(write_records(directory, "drops.npy", drops))}
 
 
 def _edge_table(edges: np.ndarray) -> pa.Table:
@@ -254,6 +267,7 @@ def _common(job: StageJob) -> dict[str, Any]:
         )
     return {
         "directory": str(job.directory),
+        "clean": str(job.inputs["clean"].directory),
         "bands": bands,
         "rows": rows,
         "ngram": config.ngram,

@@ -2,8 +2,8 @@
 
 In: kept text shards, the tokenizer. Out, for train and heldout: `train-00000.tokens.arrow`, one
 column in one record batch, so that a memory map is one contiguous array (uint16 where every id
-fits, else uint32), and `train-00000.documents.arrow`. Each document ends with `<|endoftext|>`. A
-token shard takes whole documents of about `pack.stream_bytes`. Memory: twice a token shard.
+fits, else uint32), and `train-00000.documents.arrow`. Each document ends with `<|endoftext|>`.
+A token shard takes whole documents of about `pack.stream_bytes`. Memory: twice a token shard.
 """
 
 from __future__ import annotations

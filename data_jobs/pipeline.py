@@ -3,7 +3,8 @@
 Text is written twice, by `clean` and by `split`; the stages between write narrow decision shards
 aligned to the text shards, and a row is kept where no stage gave a reason. A stage plans small
 units (`units.run_units` runs them on Ray Data, or in this process), and a unit skips what is
-finished. Reading order: units, shards, keyed; sources, ingest, readers, clean; then any stage.
+finished.
+Reading order: units, shards, keyed; sources, ingest, readers, clean; then any stage.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from mutirao.core.manifest import Manifest, Part, finished_part, write_part
+from mutirao.core.manifest import Manifest, Part, finished_part, read_manifest, write_part
 from mutirao.core.schemas import read_ipc, write_ipc
 
 BATCH_ROWS = 1_000
@@ -23,6 +24,18 @@ BATCH_ROWS = 1_000
 def text_paths(clean: Manifest) -> list[Path]:
     """The text shards in order; a shard's index in this list is its number."""
     return clean.paths("text-")
+
+
+def text_path(clean: str, shard: int) -> Path:
+    """Text shard `shard` of the committed `clean` result in the folder `clean`."""
+    return _text_paths(clean)[shard]
+
+
+@lru_cache(4)
+def _text_paths(clean: str) -> list[Path]:
+    manifest = read_manifest(Path(clean))
+    assert manifest is not None, "clean is committed before any stage reads it"
+    return text_paths(manifest)
 
 
 def decision_paths(manifest: Manifest) -> list[Path]:

@@ -3,8 +3,8 @@
 In: text shards and every decision. Out: `train-00000.arrow` and `heldout-00000.arrow` (KEPT), each
 of about SHARD_BYTES of text, in the order of the text shards; info: what was kept, and why what was
 not. Held out by the hash of the text (its duplicate cluster's smallest, so near-duplicates stay on
-one side), with the seed, per source; a source of at least MIN_DOCUMENTS gives at least one. Memory:
-the masks of a shard; clusters with several documents that stay, 200 bytes an edge.
+one side), with the seed, per source; a source of at least MIN_DOCUMENTS gives at least one.
+Memory: the marks of a shard (16 bytes a document), and 200 bytes an edge of `edges.arrow`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mutirao.core.manifest import Manifest, write_part
 from mutirao.core.schemas import KEPT, read_ipc, write_ipc
 from mutirao.core.stages import DECISION_STAGES
 
-from data_jobs.keyed import finished_records, read_records, write_records
+from data_jobs.keyed import finished_records, read_records, remove_records, write_records
 from data_jobs.shards import (
     BATCH_ROWS,
     add_counts,
     finished_result,
     parts_of,
     shard_items,
+    text_path,
 )
 from data_jobs.survivors import components
 from data_jobs.units import Item, cpu_seconds, run_units
@@ -40,7 +41,7 @@ MARK = np.dtype([("key", "<u8"), ("bytes", "<u4"), ("source", "<u2"), ("kept", "
 
 
 def run(job: StageJob) -> StageResult:
-    """Raises DataError if no document is left for training."""
+    """Raises DataError if fewer than two documents are left."""
     common = {"directory": str(job.directory), "seed": job.recipe.seed}
     clusters = _clusters(job.inputs)
     shards = [
@@ -52,15 +53,15 @@ def run(job: StageJob) -> StageResult:
     tables = {k: add_counts([r["part"]["info"][k] for r in marked]) for k in TABLES}
     if not counts["documents_out"]:
         raise _nothing_left(tables["dropped"])
-    marks = [str(job.directory / r["part"]["path"]) for r in marked]
+    marks = [job.directory / mark_name(shard) for shard in range(len(shards))]
     rule = heldout_rule(marked, job.recipe.split.heldout)
     items = [
         {**common, "name": f"{side}-{number:05d}.arrow", "side": side, "rule": rule,
-         "segments": segments, "texts": [s["text"] for s in shards], "marks": marks}
+         "segments": segments, "clean": str(job.inputs["clean"].directory)}
         for side in ("train", "heldout")
         for number, segments in enumerate(plan(marks, rule, side == "heldout"))
     ]  # fmt: skip
-    if not any(item["side"] == "train" for item in items):
+    if len({item["side"] for item in items}) < 2:
         raise _nothing_left(tables["dropped"])
     written = run_units(job, items, write_unit, "writing kept text")
     sides = add_counts([{r["part"]["info"]["side"]: r["part"]["info"]["kept"]} for r in written])
@@ -70,15 +71,20 @@ def run(job: StageJob) -> StageResult:
         **tables,
     }
     notes = {"cpu_s": cpu_seconds(marked + written)}
+    remove_records(job.directory, marked)
     return StageResult(parts_of(written), counts, info, notes)
 
 
 TABLES = ("kept_per_source", "dropped", "dropped_per_source", "licenses")
 
 
+def mark_name(shard: int) -> str:
+    return f"marks-{shard:05d}.npy"
+
+
 def mark_unit(item: Item) -> Item:
     """A MARK record for each row of one text shard; info: all tables of counts."""
-    directory, name = Path(item["directory"]), f"marks-{item['shard']:05d}.npy"
+    directory, name = Path(item["directory"]), mark_name(item["shard"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     table = read_ipc(Path(item["text"]), "text")
@@ -98,7 +104,8 @@ def mark_unit(item: Item) -> Item:
 
 def first_reasons(rows: int, decisions: dict[str, str]) -> tuple[list[str], list[str | None]]:
     """For each row the first stage that dropped it and why ('', None where it is kept)."""
-    stage, reason = [""] * rows, [None] * rows
+    stage: list[str] = [""] * rows
+    reason: list[str | None] = [None] * rows
     for name in DECISION_STAGES:
         if name not in decisions:
             continue
@@ -138,7 +145,7 @@ def is_heldout(keys: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
     return (keys < np.uint64(rule["below"])) | np.isin(keys, forced)
 
 
-def plan(marks: list[str], rule: dict[str, Any], heldout: bool) -> Iterator[list[list[int]]]:
+def plan(marks: list[Path], rule: dict[str, Any], heldout: bool) -> Iterator[list[list[int]]]:
     """Segments [shard, first row, last row + 1] of each output shard of SHARD_BYTES of text."""
     segments: list[list[int]] = []
     size = 0
@@ -187,9 +194,9 @@ def write_unit(item: Item) -> Item:
 
 def _segments(item: Item) -> Iterator[pa.Table]:
     for shard, start, stop in item["segments"]:
-        marks = read_records(item["marks"][shard])[start:stop]
+        marks = read_records(Path(item["directory"]) / mark_name(shard))[start:stop]
         rows = start + np.flatnonzero(chosen_rows(marks, item["rule"], item["side"] == "heldout"))
-        table = read_ipc(Path(item["texts"][shard]), "text")
+        table = read_ipc(text_path(item["clean"], shard), "text")
         for first in range(0, len(rows), BATCH_ROWS):
             some = rows[first : first + BATCH_ROWS]
             picked = table.select(["id", "text", "source", "license", "url"]).take(pa.array(some))
@@ -290,14 +297,15 @@ def _hashes(exact: list[Path], documents: list[int]) -> Iterator[tuple[int, str]
 
 
 def _nothing_left(dropped: dict[str, Any]) -> DataError:
+    """No document, or only one: training and the held-out set need one each."""
     listing = [
         f"{stage} {reason} {numbers['documents']}"
         for stage, reasons in dropped.items()
         for reason, numbers in reasons.items()
     ]
     return DataError(
-        "No document is left for training",
-        "dropped: " + (", ".join(listing) or "nothing, but all of it is held out"),
+        "Fewer than two documents are left, and one must be held out",
+        "dropped: " + (", ".join(listing) or "nothing"),
         "See the documents with `mutirao data show RUN --dropped`; then change the thresholds "
         "(`filter.thresholds`), keep more languages (`langid.keep`), or add sources.",
         "nothing-left",

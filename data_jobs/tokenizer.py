@@ -13,8 +13,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -101,7 +102,7 @@ def write_tokenizer(directory: Path, tokenizer: Any) -> Iterator[Part]:
     contents = (tokenizer.to_str(pretty=False), _json(config), _json(specials))
     for name, content in zip(FILES, contents, strict=True):
         data = content.encode()
-        yield write_part(directory, name, lambda s, data=data: min(s.write(data), 0))
+        yield write_part(directory, name, partial(_write_bytes, data))
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -124,10 +125,21 @@ def fertility(tokenizer: Any, paths: list[Path]) -> dict[str, float]:
             words += sum(len(WORD.findall(text)) for text in texts)
             size += sum(len(text.encode()) for text in texts)
             documents += len(texts)
+            if documents >= FERTILITY_DOCUMENTS:
+                return _ratios(tokens, words, size)
+    return _ratios(tokens, words, size)
+
+
+def _ratios(tokens: int, words: int, size: int) -> dict[str, float]:
     return {
         "tokens_per_word": round(tokens / max(words, 1), 4),
         "bytes_per_token": round(size / max(tokens, 1), 4),
     }
+
+
+def _write_bytes(data: bytes, stream: BinaryIO) -> int:
+    stream.write(data)
+    return 0
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -55,7 +55,8 @@ def advancing(job: StageJob, reached: int) -> Callable[[dict[str, Any]], None]:
     def show(row: dict[str, Any]) -> None:
         nonlocal seen
         if row["step"] > seen:
-            note = f"loss {row['loss']:.3f}, {row['tokens_per_s']:,.0f} tokens/s"
+            loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
+            note = f"loss {loss}, {row['tokens_per_s']:,.0f} tokens/s"
             job.progress.advance(row["step"] - seen, note)
             seen = row["step"]
 

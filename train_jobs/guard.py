@@ -2,8 +2,10 @@
 
 In: the global loss and the global gradient norm, the same numbers on every rank, given before the
 engine steps. Out: an update, or none (weights, moments and Adam's own count stay as they are).
-It sits inside the optimizer because DeepSpeed decides by itself only for some stages and types:
-with bf16 and ZeRO 1 or 2 it applies a step whose norm is not finite (docs/decisions/0002).
+It sits inside the optimizer, where every engine must pass: DeepSpeed leaves out steps whose
+gradients are not finite unless `bf16.check_grad_overflow` is off (then ZeRO 1 and 2 poison the
+weights), and none of them for a loss that is not finite; PyTorch leaves out nothing
+(docs/decisions/0002-guard-as-optimizer.md).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ continues from the newest one by itself.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from pathlib import Path
@@ -122,11 +121,10 @@ def notes(run_dir: Path, tokens: int, wall_s: float) -> dict[str, Any]:
     }
 
 
-def write_losses(directory: Path, losses: dict[int, float]) -> Part:
+def write_losses(directory: Path, losses: dict[int, float | None]) -> Part:
     def write(stream) -> int:
         for step, loss in losses.items():
-            row = {"step": step, "loss": loss if math.isfinite(loss) else None}
-            stream.write(canonical_json(row) + b"\n")
+            stream.write(canonical_json({"step": step, "loss": loss}) + b"\n")
         return len(losses)
 
     return write_part(directory, "losses.jsonl", write)

@@ -22,7 +22,7 @@ import torch
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import write_json
 from mutirao.core.manifest import read_manifest
-from mutirao.core.metrics import MetricsWriter
+from mutirao.core.metrics import MetricsWriter, finite
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe, differences, section_identity
 from mutirao.core.stop import stop_reason
@@ -228,7 +228,8 @@ class Log:
         self.report = report
         self.writer = MetricsWriter(plan.run_dir) if ranks.rank() == 0 else None
         self.losses: list[float] = []
-        self.first_step, self.row = step + 1, {}
+        self.first_step = step + 1
+        self.row: dict[str, Any] = {}
         self.started = self.since = time.monotonic()
         self.tokens_since = self._tokens(step)
         if self.writer:
@@ -252,7 +253,7 @@ class Log:
         self._write("train", row)
         self.losses, self.first_step = [], step + 1
         self.since, self.tokens_since = now, tokens
-        self.report({k: v for k, v in row.items() if k != "losses"})
+        self.report(finite(row))
 
     def heldout(self, step: int, loss: float, tokens: int) -> None:
         self._write("heldout", {"step": step, "loss": loss, "tokens": tokens})

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from mutirao.core.progress import Progress
 
@@ -250,6 +251,7 @@ def submit_tiny(head, workdir):
     )
 
 
+@pytest.mark.timeout(900)
 def test_a_recipe_is_run_on_the_head_by_the_interpreter_that_has_ray(head, workdir):
     first = submit_tiny(head, workdir)
     assert first.returncode == 0, first.stdout + first.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
+from tiny_recipe import RECIPE
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,14 @@ class Place:
     workdir: Path
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "mutirao.cli.main", *arguments, "--workdir", str(self.workdir)]
+        return [
+            sys.executable,
+            "-m",
+            "mutirao.cli.main",
+            *arguments,
+            "--workdir",
+            str(self.workdir),
+        ]
 
     def call(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -71,17 +76,3 @@ def finished(tmp_path_factory) -> tuple[Place, subprocess.CompletedProcess]:
 @pytest.fixture
 def place(tmp_path) -> Place:
     return Place(tmp_path / "work")
-
-
-def processes_of(run_dir: Path) -> list[int]:
-    """Pids whose environment names this run (Ray workers of it)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"MUTIRAO_RUN_ID={run_dir.name}".encode() in environment and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-    return found

@@ -2,11 +2,15 @@
 
 import itertools
 import shutil
+import time
 from html.parser import HTMLParser
 
 import pytest
 from made_up_run import RECIPE, finished_run
+from mutirao.core.energy_rows import EnergyRow, RunUse, SegmentWriter, UsageRow
 from mutirao.core.files import write_json
+from mutirao.core.lease import boot_id
+from mutirao.core.stage_marks import MarkWriter
 from mutirao.report import wording
 from mutirao.report.facts import Drop, Facts, Sample
 from mutirao.report.gather import gather
@@ -158,6 +162,49 @@ def test_results_of_the_evaluation_that_cannot_be_read_are_left_out(run):
     (evaluated / "evaluation.json").unlink()
     facts = gather(*run, RECIPE)
     assert facts.samples == () and facts.bits_per_byte is None
+
+
+def write_ledger(run_dir) -> None:
+    """One second in which the run trains and takes 30 of the 40 J of the processor."""
+    now = time.time()
+    marks = MarkWriter(run_dir, run_dir.name, "BRA")
+    mark = marks.begin("train")
+    rows = SegmentWriter(run_dir.parent.parent / "ledger" / boot_id())
+    interval = (boot_id(), now, now + 1.0)
+    use = {run_dir.name: RunUse(cpu_s=0.75)}
+    rows.append(
+        [
+            EnergyRow(interval[0], "cpu", *interval[1:], 40.0, "rapl", measured=True),
+            UsageRow(*interval, busy_cpu_s=1.0, used_bytes=1, runs=use),
+        ]
+    )
+    rows.close()
+    marks.write("end", t=now + 1.0, mark=mark)
+    marks.write("attempt_end", t=now + 1.0)
+
+
+def test_joules_of_the_ledger_are_on_the_page_by_stage(run):
+    run_dir, manifests = run
+    write_ledger(run_dir)
+    facts = gather(run_dir, manifests, RECIPE)
+    assert facts.energy.energy_j == pytest.approx(30.0, rel=0.05)
+    assert facts.energy.measured_share == 1.0
+    assert facts.energy.unattributed_j == pytest.approx(10.0, rel=0.05)
+    assert "train" in [stage.stage for stage in facts.energy.stages]
+    text = " ".join(Checker(render(facts)).text)
+    assert "all of it measured" in text
+    assert "cpu rapl 100%" in text
+    assert "Our World in Data" in text
+
+
+def test_a_damaged_ledger_is_said_on_the_page(run):
+    run_dir, manifests = run
+    write_ledger(run_dir)
+    for segment in (run_dir.parent.parent / "ledger").glob("*/*.jsonl"):
+        segment.write_text("not json\n")
+    facts = gather(run_dir, manifests, RECIPE)
+    assert facts.energy is None
+    assert "The energy ledger could not be read" in wording.energy_sentences(facts)
 
 
 def test_a_loss_that_was_not_finite_does_not_break_the_plot(run):

@@ -22,7 +22,4 @@ def show(run: str) -> None:
     from mutirao.core.runs import find_run
 
     found = find_run(settings().workdir, run)
-    country = found.recipe().energy.country
-    print_result(
-        totals(found.directory, country=country), ledger_lines(found.directory, country=country)
-    )
+    print_result(totals(found.directory), ledger_lines(found.directory))

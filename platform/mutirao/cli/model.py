@@ -16,18 +16,27 @@ def model() -> None:
 
 @model.command()
 @click.argument("run")
-@click.option("--step", required=True, type=click.IntRange(min=0), help="Step, from 0.")
+@click.option("--step", required=True, type=click.IntRange(min=1), help="Step, from 1.")
 @click.option("--limit", default=2, show_default=True, help="How many sequences.")
 @global_options
 def peek(run: str, step: int, limit: int) -> None:
     """The batch of a training step, without training: the same for any number
     of workers, before and after any restart."""
-    from train_jobs.peek import peek as peek_batch
+    from mutirao.core.model_size import resolve
+    from train_jobs.loader import peek as peek_batch
+    from train_jobs.sample import load_tokenizer
 
     found, stages = _stages(run, "pack", "tokenizer")
-    rows = peek_batch(stages["pack"], stages["tokenizer"], found.recipe(), step)
-    lines = [f"Step {step}: {len(rows)} sequences"]
-    lines += [f"  [{row['sequence']:>6}] {row['text'][:66]!r}" for row in rows[:limit]]
+    recipe = found.recipe()
+    context = resolve(recipe.model, stages["pack"].content["info"]["vocab_size"]).context
+    rows = peek_batch(stages["pack"], recipe, step, context)
+    tokenizer = load_tokenizer(stages["tokenizer"].directory)
+    for row in rows:
+        row["text"] = tokenizer.decode(row["tokens"])
+    lines = [f"Step {step}: {len(rows)} sequences of {context} tokens"]
+    for row in rows[:limit]:
+        lines.append(f"  sequence {row['sequence']:,} (epoch {row['epoch']}):")
+        lines.append(f"    {' '.join(row['text'].split())[:74]}")
     print_result(rows, lines)
 
 
@@ -44,7 +53,9 @@ def sample(run: str, prompt: str, tokens: int, temperature: float, seed: int) ->
 
     _, stages = _stages(run, "export")
     directory = stages["export"].directory
-    text = continue_text(directory, prompt, tokens, temperature, seed)
+    text = continue_text(
+        directory, directory, prompt, tokens=tokens, temperature=temperature, seed=seed
+    )
     print_result({"prompt": prompt, "continuation": text}, [prompt + text])
 
 

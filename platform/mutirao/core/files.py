@@ -36,7 +36,7 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write beside `path`, fsync, rename: after a kill there is the old file or the new one.
 
     Raises UserError (code disk-full) when the disk has no room; the temporary file is removed.
@@ -57,7 +57,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    write_atomic(path, lambda stream: stream.write(data) and None)
+    write_atomic(path, lambda stream: stream.write(data))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,6 +8,7 @@ step the last attempt wins; a line torn by a kill is left out.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def read_metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
     kind "train": step, first_step, losses (one per step from first_step to step), tokens, loss
     (nats per token at `step`), grad_norm, lr, tokens_per_s, wall_s, skipped (steps left out by the
     guard so far), attempt. kind "heldout": step, loss (nats per token), tokens. kind "attempt":
-    step (where it began), workers, engine, pid.
+    step (where it began), workers, engine, pid. kind "end": step, cpu_s of rank 0, wall_s.
+    A number that was not finite is None.
     """
     rows: dict[Any, dict[str, Any]] = {}
     for path in segments(run_dir):
@@ -31,14 +33,24 @@ def read_metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
     return [rows[key] for key in sorted(rows)]
 
 
-def step_losses(run_dir: Path) -> dict[int, float]:
-    """Training loss in nats per token for every step, whatever `log_every` was."""
-    losses: dict[int, float] = {}
+def step_losses(run_dir: Path) -> dict[int, float | None]:
+    """Training loss in nats per token for every step, whatever `log_every` was; None where it was
+    not finite."""
+    losses: dict[int, float | None] = {}
     for path in segments(run_dir):
         for row in _rows(path):
             if row.get("kind") == "train":
                 losses.update(enumerate(row["losses"], start=row["first_step"]))
     return dict(sorted(losses.items()))
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that is not finite: JSON knows none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def segments(run_dir: Path) -> list[Path]:
@@ -61,8 +73,8 @@ class MetricsWriter:
         self.attempt = number
 
     def write(self, kind: str, row: dict[str, Any]) -> None:
-        record = {"kind": kind, "attempt": self.attempt, **row}
-        self._stream.write(json.dumps(record) + "\n")
+        record = finite({"kind": kind, "attempt": self.attempt, **row})
+        self._stream.write(json.dumps(record, allow_nan=False) + "\n")
         self._stream.flush()
 
     def close(self) -> None:

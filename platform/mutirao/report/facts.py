@@ -110,6 +110,7 @@ class Facts:
     restarts: tuple[int, ...] = ()  # steps at which a later attempt went on
     skipped_steps: int = 0
     energy: Energy | None = None
+    energy_problem: str = ""  # why the ledger could not be read
     country: str = ""
     factors: tuple[Factor, ...] = ()  # the one used, then others for the same grid
     samples: tuple[Sample, ...] = ()

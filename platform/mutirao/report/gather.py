@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mutirao.core import carbon
+from mutirao.core.errors import DataError
 from mutirao.core.languages import GENERIC, load_pack
 from mutirao.core.ledger import totals
 from mutirao.core.manifest import Manifest
@@ -51,7 +52,7 @@ def gather(run_dir: Path, manifests: dict[str, Manifest], recipe: Recipe) -> Fac
         **_documents(manifests),
         **_model(manifests, recipe),
         **_training(run_dir, manifests),
-        energy=_energy(run_dir, recipe),
+        **_ledger(run_dir, recipe),
         country=recipe.energy.country,
         factors=tuple(carbon.factors(recipe.energy.country)),
         samples=_samples(manifests),
@@ -184,6 +185,14 @@ def _samples(manifests: dict[str, Manifest]) -> tuple[Sample, ...]:
         Sample(*mask_pair(row.get("prompt", ""), row.get("continuation", "").rstrip()))
         for row in rows
     )
+
+
+def _ledger(run_dir: Path, recipe: Recipe) -> dict[str, Any]:
+    """A damaged ledger is said on the page and doesn't fail a run that has done its work."""
+    try:
+        return {"energy": _energy(run_dir, recipe)}
+    except DataError as error:
+        return {"energy_problem": error.problem}
 
 
 def _energy(run_dir: Path, recipe: Recipe) -> Energy | None:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mutirao.report.facts import Facts, Points
+from mutirao.report.facts import Facts, Points, StageEnergy
 from mutirao.report.wording import count, energy_unit, significant
 
 WIDTH_IN = 5.4  # about 390 pt: half of a wide page, and still readable on a telephone
@@ -149,29 +149,34 @@ def energy(facts: Facts) -> str | None:
     largest = max([stage.energy_j for stage in stages] + [rest or 0.0])
     unit, name = energy_unit(largest)
     labels = [stage.stage for stage in stages] + (["unattributed"] if rest else [])
-    with _figure(1.3 + 0.27 * len(labels)) as (figure, axes):
-        bars = [_useful(s.measured_j, s.estimated_j, s.wasted_j) for s in stages]
-        series = [list(column) for column in zip(*bars, strict=True)]
-        left = [0.0] * len(stages)
-        for amounts, (label, fill, hatch) in zip(series, ENERGY_BARS, strict=True):
-            if any(amounts):
-                widths = [amount / unit for amount in amounts]
-                style: dict[str, Any] = {"facecolor": fill, "hatch": hatch, "edgecolor": BLUE}
-                axes.barh(range(len(stages)), widths, 0.66, left, label=label, linewidth=0, **style)
-                left = [a + b for a, b in zip(left, widths, strict=True)]
+    with _figure(1.5 + 0.27 * len(labels)) as (figure, axes):
+        ends = _stacked(axes, stages, unit, f"energy in {name}")
         if rest:
             axes.barh([len(stages)], [rest / unit], 0.66, color=GREY)
-        ends = [*left, rest / unit] if rest else left
+            ends.append(rest / unit)
         for row, end in enumerate(ends):
             _label_bar(axes, end, row, significant(end))
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.set_xlim(0, max(largest / unit, 1e-12) * 1.18)
-        axes.set_title(f"energy in {name}", loc="left", fontsize=11)
-        if left != [0.0] * len(stages):
-            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
         _bars_only(axes)
         return _svg(figure, "energy", "Energy by stage: measured, estimated and wasted")
+
+
+def _stacked(axes: Axes, stages: tuple[StageEnergy, ...], unit: float, title: str) -> list[float]:
+    """Bars of the kinds that occur, and a legend of these; returns where each stage's bar ends."""
+    bars = [_useful(s.measured_j, s.estimated_j, s.wasted_j) for s in stages]
+    left = [0.0] * len(stages)
+    for amounts, (label, fill, hatch) in zip(zip(*bars, strict=True), ENERGY_BARS, strict=True):
+        if any(amounts):
+            widths = [amount / unit for amount in amounts]
+            style: dict[str, Any] = {"facecolor": fill, "hatch": hatch, "edgecolor": BLUE}
+            axes.barh(range(len(stages)), widths, 0.66, left, label=label, linewidth=0, **style)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+    if any(left):
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
+        axes.legend(title=title, alignment="left", ncols=3, frameon=False, **place)
+    return left
 
 
 def thinned(points: Points) -> Points:

@@ -73,9 +73,13 @@ def _measured(share: float) -> str:
 def energy_sentences(facts: Facts) -> str:
     """How much, how well it is known, what was wasted, and what the machine used besides."""
     energy = facts.energy
+    if facts.energy_problem:
+        return f"The energy ledger could not be read: {facts.energy_problem}."
     if not energy:
         return "No energy was recorded for this run."
-    if energy.measured_share > 0:
+    if energy.measured_share >= 0.9995:
+        known = "counters measured all of it"
+    elif energy.measured_share > 0:
         known = f"counters measured {percent(energy.measured_share)} of it, the rest is estimated"
     else:
         known = (

@@ -7,6 +7,7 @@ the store; `report.html` in the run's folder. A killed run is continued by the s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -15,9 +16,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mutirao.core.energy import EnergyMeter
 from mutirao.core.errors import RecipeError, Stopped, UserError
@@ -77,7 +81,6 @@ def execute(loaded: LoadedRecipe, workdir: Workdir, options: Options, progress: 
         _say_beginning(run, state)
         with progress.logged(directory / "logs"), _recorded(run, state):
             _run_stages(run, state)
-            _finish(run, state)
     return run
 
 
@@ -122,7 +125,8 @@ def _one_stage(
     with lease.hold(lambda who: state.progress.say(f"  waits for {who}, which makes the same")):
         manifest = read_manifest(step.directory)
         if manifest is None:
-            with meter.stage(name, finished=_kept(run, step)), stopping.stage():
+            # The meter inside: a stop after a checkpoint is no waste, whatever it turns into.
+            with stopping.stage(), meter.stage(name, finished=_kept(run, step)):
                 manifest = _make(run, state, step)
     state.done[name] = manifest
     state.progress.say(stage_line(name, manifest))
@@ -164,6 +168,7 @@ def _make(run: Run, state: Execution, step: Step) -> Manifest:
         "key": step.key,
         "run": run.id,
         "host": socket.gethostname(),
+        "hardware": hardware(),
         "began": began,
         "wall_s": round(time.monotonic() - clock, 3),
         "versions": _versions(),
@@ -182,13 +187,14 @@ def _step(stage: Stage, state: Execution, earlier: dict[str, dict[str, Any]]) ->
     return step
 
 
-def _finish(run: Run, state: Execution) -> None:
-    """The model's folder and the report, where the run went to its end."""
+def _write_report(run: Run, state: Execution) -> None:
+    """The report of whatever there is; a problem in it never hides how the run ended."""
     from mutirao.report.page import write_report
 
-    if "export" in state.done:
-        _link_model(state.done["export"], run.directory / "model")
-    write_report(run.directory, state.done, state.loaded.recipe)
+    try:
+        write_report(run.directory, state.done, state.loaded.recipe)
+    except Exception as error:
+        state.progress.say(f"  the report could not be written: {error!r}")
 
 
 def _link_model(export: Manifest, target: Path) -> None:
@@ -230,10 +236,13 @@ def _recorded(run: Run, state: Execution) -> Iterator[None]:
         state.progress.log(traceback.format_exc())
         raise
     else:
+        if "export" in state.done:
+            _link_model(state.done["export"], run.directory / "model")
         _status(run, "done" if state.options.until is None else "partial", "")
     finally:
         run.record["wall_s"] = round(run.record.get("wall_s", 0) + time.time() - began, 1)
         run.save()
+        _write_report(run, state)
 
 
 def _status(run: Run, status: str, reason: str) -> None:
@@ -284,6 +293,18 @@ def _must_not_precede(stage: Stage, options: Options) -> None:
             hint="Run without --from first.",
             code="not-done",
         )
+
+
+@cache
+def hardware() -> str:
+    """Such as '2 cores of AMD EPYC 9B14, 23 GiB, no GPU'."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    memory_gib = psutil.virtual_memory().total / 2**30
+    name = f" of {model.group(1).strip()}" if model else ""
+    cards = f"{gpus} NVIDIA GPUs" if gpus else "no GPU"
+    return f"{len(os.sched_getaffinity(0))} cores{name}, {memory_gib:.0f} GiB, {cards}"
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mutirao.core import recipe as recipes
 from mutirao.core.errors import EnvironmentProblem
@@ -48,7 +49,7 @@ def ray_session(settings: recipes.Ray, run_id: str = "") -> Iterator[None]:
         yield
         return
     address = settings.address or os.environ.get("RAY_ADDRESS", "")
-    common = {
+    common: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
         "runtime_env": {"env_vars": _worker_environment(run_id)},

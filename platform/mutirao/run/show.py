@@ -100,16 +100,18 @@ def evaluation(found: dict[str, Manifest]) -> dict[str, Any]:
 
 
 def energy_totals(run: Run) -> dict[str, Any]:
+    """Totals of the ledger; {} for a run that was never measured."""
     from mutirao.core.ledger import totals
 
-    return totals(run.directory, country=run.recipe().energy.country)
+    return totals(run.directory)
 
 
 def energy_line(totals: dict[str, Any]) -> str:
-    share = totals["measured_share"]
+    grams = totals["co2e_g"]
+    carbon = f", {grams:.2f} g CO2e" if grams is not None else ""
     return (
         f"Energy of this run: {totals['energy_j'] / 3.6e6:.6f} kWh "
-        f"({share:.0%} measured, the rest estimated), {totals['co2e_g']:.2f} g CO2e"
+        f"({totals['measured_share']:.0%} measured){carbon}"
     )
 
 

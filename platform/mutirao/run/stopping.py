@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from mutirao.core.energy import EnergyMeter
 from mutirao.core.errors import Stopped
@@ -28,7 +29,7 @@ class Stopping:
     def __init__(self, run_dir: Path, progress: Progress):
         self.run_dir = run_dir
         self.progress = progress
-        self._handler = signal.SIG_DFL
+        self._handler: Any = signal.SIG_DFL
         self._ended = threading.Event()
 
     def __enter__(self) -> Stopping:

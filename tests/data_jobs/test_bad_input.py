@@ -1,0 +1,229 @@
+"""Bad input ends in a named reason and a count, or in one clear error; never in a traceback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from mutirao.core.errors import DataError, RecipeError, UserError
+from mutirao.core.schemas import read_ipc
+
+ALL = {"max_quarantined": 1.0}
+
+
+def rejects(done) -> list[dict]:
+    paths = done["clean"].paths("rejects-")
+    return [row for path in paths for row in read_ipc(path, "reject").to_pylist()]
+
+
+def texts(done) -> list[str]:
+    paths = done["clean"].paths("text-")
+    return [text for path in paths for text in read_ipc(path, "text").column("text").to_pylist()]
+
+
+def good(helpers, count: int) -> list[dict]:
+    return [{"id": i, "text": helpers.sentence(i)} for i in range(count)]
+
+
+def test_a_missing_file_names_source_and_path(stages):
+    with pytest.raises(RecipeError, match=r"Source letters.*no such file[\s\S]*nowhere\.jsonl"):
+        stages(sources=[{"name": "letters", "path": "nowhere.jsonl"}], until="ingest")
+
+
+def test_a_pattern_without_a_match_is_an_error(stages):
+    with pytest.raises(RecipeError, match=r"matches no file[\s\S]*\*\.txt"):
+        stages(sources=[{"path": "*.txt"}], until="ingest")
+
+
+def test_an_unreadable_file_is_an_error(stages, tmp_path):
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "moved-away")
+    with pytest.raises(RecipeError, match="cannot read"):
+        stages(sources=[{"path": "gone.jsonl"}], until="ingest")
+
+
+def test_an_unknown_suffix_lists_the_known_ones(stages):
+    with pytest.raises(RecipeError, match=r"book\.docx[\s\S]*\.jsonl \.ndjson"):
+        stages({"book.docx": b"x"}, until="ingest")
+
+
+def test_files_of_other_kinds_in_a_folder_are_counted_not_read(stages, helpers):
+    files = {"in/a.txt": helpers.sentence(1).encode(), "in/x.csv": b"1", "in/README.md": b"x"}
+    done = stages(files, sources=[{"path": "in"}], until="clean")
+    assert done["ingest"].counts["skipped_files"] == {"1": 2}
+    assert len(texts(done)) == 1
+
+
+def test_two_files_of_one_name_are_refused(stages):
+    with pytest.raises(RecipeError, match="same name"):
+        stages({"x/a.txt": b"x", "y/a.txt": b"y"}, until="ingest")
+
+
+def test_a_malformed_line_is_quarantined_with_its_place(stages, helpers):
+    rows = helpers.jsonl(good(helpers, 3))
+    first_line = rows.index(b"\n") + 1
+    data = rows[:first_line] + b'{"text": "open\n' + rows[first_line:]
+    done = stages({"a.jsonl": data}, ingest=ALL, until="clean")
+    (reject,) = rejects(done)
+    assert (reject["reason"], reject["position"]) == ("invalid-json", 1)
+    assert reject["offset"] == first_line
+    assert len(texts(done)) == 3
+
+
+def test_non_utf8_bytes_cost_one_line_and_no_other(stages, helpers):
+    data = helpers.jsonl(good(helpers, 5)).replace(b"caso2n0", b"caso\xe92n0")
+    done = stages({"a.jsonl": data}, ingest=ALL, until="clean")
+    assert [row["reason"] for row in rejects(done)] == ["invalid-utf8"]
+    assert len(texts(done)) == 4
+
+
+def test_a_truncated_gzip_keeps_what_was_read(stages, helpers):
+    data = gzip.compress(helpers.jsonl(good(helpers, 400)), mtime=0)
+    done = stages({"a.jsonl.gz": data[: len(data) * 2 // 3]}, ingest=ALL, until="clean")
+    assert 100 < len(texts(done)) < 400
+    assert [row["reason"] for row in rejects(done)] == ["truncated"]
+
+
+def test_a_truncated_zstd_is_named(stages, helpers):
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(helpers.jsonl(good(helpers, 4000)))
+    data = sink.getvalue().to_pybytes()
+    done = stages({"a.jsonl.zst": data[: len(data) * 3 // 4]}, ingest=ALL, until="clean")
+    assert 0 < len(texts(done)) < 4000
+    assert [row["reason"] for row in rejects(done)] == ["truncated"]
+
+
+def test_nul_bytes_are_taken_out_or_the_document_rejected(stages, helpers):
+    text = helpers.sentence(1)
+    rows = [{"text": text[:50] + "\0" + text[50:]}, {"text": "a\0" * 50}]
+    done = stages({"a.jsonl": helpers.jsonl(rows)}, ingest=ALL, until="clean")
+    assert texts(done) == [text]
+    assert [row["reason"] for row in rejects(done)] == ["nul-bytes"]
+    assert done["clean"].counts["nul_characters"] == 1
+
+
+def test_empty_documents_are_counted_and_no_damage(stages, helpers):
+    rows = [*good(helpers, 2), {"text": ""}, {"text": " \n\t"}]
+    done = stages({"a.jsonl": helpers.jsonl(rows)}, until="clean")
+    assert done["clean"].counts["rejected"] == {"empty": 2}
+    assert done["clean"].counts["damaged_bytes"] == 0
+
+
+def test_a_50_mb_line_is_read_past(stages, helpers):
+    huge = b'{"text": "' + b"palavra " * 6_500_000 + b'"}\n'
+    data = helpers.jsonl(good(helpers, 1)) + huge + helpers.jsonl(good(helpers, 1))
+    done = stages({"a.jsonl": data}, until="clean")
+    (reject,) = rejects(done)
+    assert reject["reason"] == "too-long" and reject["bytes"] == len(huge)
+    assert len(reject["snippet"]) <= 200 and len(texts(done)) == 2
+
+
+def test_a_50_mb_line_is_never_held_in_memory():
+    import tracemalloc
+
+    from data_jobs.streams import lines
+
+    blocks = (b"x" * (1 << 20) for _ in range(50))
+    tracemalloc.start()
+    (line,) = list(lines(blocks, limit=1_000_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert line.too_long and line.size == 50 << 20
+    assert peak < 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"body": "x"}, "missing-field"),
+        ({"text": None}, "not-text"),
+        ({"text": 3}, "not-text"),
+        (["a"], "not-an-object"),
+    ],
+)
+def test_a_row_without_text_is_quarantined(stages, helpers, row, reason):
+    data = helpers.jsonl([*good(helpers, 2), row])
+    done = stages({"a.jsonl": data}, ingest=ALL, until="clean")
+    assert [found["reason"] for found in rejects(done)] == [reason]
+
+
+def test_too_much_damage_stops_with_the_first_place_and_the_cure(stages, helpers):
+    data = helpers.jsonl([*good(helpers, 5), {"body": helpers.sentence(9)}])
+    with pytest.raises(DataError) as caught:
+        stages({"letters.jsonl": data}, until="clean")
+    message = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert "letters is damaged (1 missing-field)" in message
+    assert "letters.jsonl:6" in message and "text_field" in message
+    assert "ingest.max_quarantined" in message
+
+
+def test_latin1_text_is_told_to_be_converted(stages):
+    data = "coração é bom\n".encode("latin-1") * 20
+    with pytest.raises(DataError, match="iconv"):
+        stages({"a.txt": data}, until="clean")
+
+
+def test_an_empty_corpus_is_one_error(stages):
+    with pytest.raises(DataError, match="hold no document"):
+        stages({"a.jsonl": b"", "b.txt": b"  \n"}, until="clean")
+
+
+def test_a_damaged_parquet_file_is_quarantined(stages, helpers):
+    files = {"a.parquet": b"PAR1 nonsense PAR1", "b.txt": helpers.sentence(1).encode()}
+    done = stages(files, ingest=ALL, until="clean")
+    assert [row["reason"] for row in rejects(done)] == ["unreadable"]
+
+
+def test_a_corpus_of_one_text_repeated_says_what_happened(stages, helpers):
+    rows = [{"text": helpers.sentence(1)}] * 40
+    with pytest.raises(
+        DataError, match=r"Fewer than two documents are left[\s\S]*exact-duplicate 39"
+    ):
+        stages(
+            {"a.jsonl": helpers.jsonl(rows)},
+        )
+
+
+def test_nothing_kept_lists_the_reasons(stages, helpers):
+    rows = helpers.jsonl(good(helpers, 3))
+    with pytest.raises(
+        DataError, match=r"Fewer than two documents are left[\s\S]*filter too-short 3"
+    ):
+        stages({"a.jsonl": rows}, filter={"thresholds": {"min_words": 9999}})
+
+
+def test_a_full_disk_is_one_sentence(stages, helpers, monkeypatch):
+    """Every write goes to /dev/full, where the kernel itself says ENOSPC."""
+    from mutirao.core import files
+
+    def full(path, mode="r", *rest, **more):
+        return open("/dev/full" if "w" in mode else path, mode, *rest, **more)
+
+    monkeypatch.setattr(files, "open", full, raising=False)
+    with pytest.raises(UserError, match="disk is full") as caught:
+        stages({"a.jsonl": helpers.jsonl(good(helpers, 3))}, until="clean")
+    assert caught.value.code == "disk-full"
+
+
+def test_an_unknown_threshold_names_the_nearest(stages, helpers):
+    data = helpers.jsonl(good(helpers, 3))
+    with pytest.raises(RecipeError, match="Did you mean min_words"):
+        stages({"a.jsonl": data}, filter={"thresholds": {"min_word": 1}}, until="filter")
+
+
+def test_lone_surrogates_bom_and_crlf_lose_no_line(stages, helpers):
+    rows = [json.dumps({"text": helpers.sentence(i) + "\ud800"}) for i in range(3)]
+    data = b"\xef\xbb\xbf" + "\r\n".join(rows).encode()
+    done = stages({"a.jsonl": data}, until="clean")
+    assert len(texts(done)) == 3 and not rejects(done)
+
+
+def test_nested_and_many_member_gzip_are_read_whole(stages, helpers):
+    rows = good(helpers, 4)
+    members = b"".join(gzip.compress(helpers.jsonl([row]), mtime=0) for row in rows)
+    done = stages({"a.jsonl.gz": gzip.compress(members + b"\0" * 20, mtime=0)}, until="clean")
+    assert len(texts(done)) == 4

@@ -1,0 +1,242 @@
+"""Single stages on small made-up text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from data_jobs.exact import normalized
+from data_jobs.langid import CHARACTERS, window
+from data_jobs.sources import file_format, source_fingerprints
+from data_jobs.split import heldout_rule
+from data_jobs.survivors import ALL_PAIRS
+from data_jobs.tokenizer import train_bpe
+from mutirao.core.errors import RecipeError
+from mutirao.core.recipe import Recipe
+from mutirao.core.schemas import read_ipc
+
+
+def test_formats_follow_the_suffix():
+    names = [
+        "a.jsonl.gz",
+        "A.JSON",
+        "b.txt.zst",
+        "c.warc.gz",
+        "d.parquet",
+        "e.csv",
+        "noext",
+        "x.gz",
+    ]
+    found = [file_format(name) for name in names]
+    assert found == ["jsonl", "jsonl", "text", "warc", "parquet", None, None, None]
+
+
+def test_fingerprints_do_not_depend_on_the_folder(helpers, tmp_path):
+    def without_path(root):
+        recipe = Recipe(sources=[{"path": "in/*.txt"}])
+        found = source_fingerprints(recipe, root, root / "cache")
+        return [{k: v for k, v in entry.items() if k != "path"} for entry in found]
+
+    for root in (tmp_path / "x", tmp_path / "y"):
+        (root / "in").mkdir(parents=True)
+        (root / "in" / "a.txt").write_text("texto")
+    first = without_path(tmp_path / "x")
+    assert first == without_path(tmp_path / "y")
+    assert first[0]["file"] == "a.txt" and str(tmp_path) not in json.dumps(first)
+
+
+def test_a_known_fingerprint_is_not_read_again(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("texto")
+    recipe = Recipe(sources=[{"path": "a.txt"}])
+    first = source_fingerprints(recipe, tmp_path, tmp_path / "cache")
+    monkeypatch.setattr("data_jobs.sources.sha256_file", lambda path: 1 / 0)
+    assert source_fingerprints(recipe, tmp_path, tmp_path / "cache") == first
+    (tmp_path / "a.txt").write_text("outro texto")
+    with pytest.raises(ZeroDivisionError):
+        source_fingerprints(recipe, tmp_path, tmp_path / "cache")
+
+
+def test_a_long_text_file_is_cut_at_blank_lines(stages, helpers):
+    paragraphs = [helpers.sentence(k, 400) for k in range(200)]
+    done = stages({"book.txt": "\n\n".join(paragraphs).encode()}, until="clean")
+    tables = [read_ipc(p, "text") for p in done["clean"].paths("text-")]
+    pieces = [text for t in tables for text in t.column("text").to_pylist()]
+    assert len(pieces) > 3 and "\n\n".join(pieces) == "\n\n".join(paragraphs)
+
+
+def test_a_documents_own_source_counts_where_the_recipe_names_none(stages, helpers):
+    rows = [{"text": helpers.sentence(1), "source": "jornal", "extra": 1}]
+    files = {"a.jsonl": helpers.jsonl(rows)}
+    found = {}
+    for name in ("", "minha"):
+        done = stages(files, sources=[{"path": "a.jsonl", "name": name}], until="clean")
+        (row,) = read_ipc(done["clean"].paths("text-")[0], "text").to_pylist()
+        found[name] = row
+        for path in done["clean"].directory.iterdir():
+            path.unlink()
+    assert [found[name]["source"] for name in ("", "minha")] == ["jornal", "minha"]
+    assert json.loads(found[""]["meta"]) == {"extra": 1, "source": "jornal"}
+
+
+@pytest.mark.parametrize("form", ["file", "stream", "parquet"])
+def test_arrow_and_parquet_sources_are_read(stages, helpers, tmp_path, form):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"id": [1, 2], "text": [helpers.sentence(1), None]})
+    name = "a.parquet" if form == "parquet" else "a.arrow"
+    if form == "parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+        with new(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    done = stages(sources=[{"path": name}], ingest={"max_quarantined": 1}, until="clean")
+    (row,) = read_ipc(done["clean"].paths("text-")[0], "text").to_pylist()
+    assert (row["name"], row["text"]) == ("1", helpers.sentence(1))
+    assert done["clean"].counts["rejected"] == {"not-text": 1}
+
+
+def test_normalisation_decides_what_is_equal(stages, helpers):
+    assert normalized(" A\n b ", "casefold") == "a b"
+    assert normalized(" A\n b ", "whitespace") == "A b"
+    assert normalized(" A\n b ", "none") == " A\n b "
+
+
+def test_the_first_of_equal_documents_stays(stages, helpers):
+    one, two = helpers.sentence(1), helpers.sentence(2)
+    rows = helpers.jsonl({"text": text} for text in (one, two, one.upper(), two + " ", one))
+    done = stages({"a.jsonl": rows}, until="exact")
+    found = read_ipc(done["exact"].paths("exact-")[0], "decision.exact").to_pylist()
+    assert [row["duplicate_of_row"] for row in found] == [None, None, 0, 1, 0]
+    assert found[0]["hash"] == found[2]["hash"] != found[1]["hash"]
+
+
+def test_a_long_document_is_judged_by_its_start_middle_and_end():
+    text = "início " * 2000 + "meio " * 2000 + "fim " * 2000
+    seen = window(text)
+    assert all(word in seen for word in ("início", "meio", "fim"))
+    assert len(seen) <= CHARACTERS + 2 and "\n" not in window("a\nb")
+
+
+def test_languages_besides_the_recipes_can_be_kept(stages, helpers):
+    english = "The fisherman left the house early in the morning and came back home at night."
+    rows = helpers.jsonl([{"text": english}, {"text": "12 34 !!"}])
+    done = stages({"a.jsonl": rows}, langid={"keep": ["eng"]}, until="langid")
+    found = read_ipc(done["langid"].paths("langid-")[0], "decision.langid").to_pylist()
+    assert (found[0]["reason"], found[0]["lang"]) == (None, "eng")
+    assert (found[1]["reason"], found[1]["lang"]) == ("language", "und")
+
+
+def test_a_language_the_model_does_not_know_is_one_error(stages, helpers):
+    data = helpers.jsonl([{"text": helpers.sentence(1)}])
+    with pytest.raises(RecipeError, match=r"does not know qqq"):
+        stages({"a.jsonl": data}, langid={"keep": ["qqq"]}, until="langid")
+
+
+def test_a_cluster_larger_than_a_bucket_leaves_one_document(stages, helpers):
+    base = helpers.sentence(1, 400)
+    rows = [{"text": f"{base} fim{k}"} for k in range(4 * ALL_PAIRS)]
+    done = stages({"a.jsonl": helpers.jsonl(rows)}, filter={"thresholds": {}}, until="neardup")
+    assert done["neardup"].counts["dropped"] == 4 * ALL_PAIRS - 1
+    assert done["neardup"].counts["candidates"] <= 16 * 4 * ALL_PAIRS
+
+
+def test_bands_that_need_more_permutations_are_refused(stages, helpers):
+    data = helpers.jsonl([{"text": helpers.sentence(1)}])
+    with pytest.raises(RecipeError, match="30 bands of 5 rows need 150 permutations"):
+        stages({"a.jsonl": data}, neardup={"bands": 30, "rows": 5}, until="neardup")
+
+
+def test_text_of_an_evaluation_set_is_dropped(stages, helpers):
+    question = helpers.sentence(77, 40)
+    rows = [{"text": helpers.sentence(k, 200)} for k in range(10)]
+    rows[4]["text"] += "\n" + question.upper()
+    files = {
+        "a.jsonl": helpers.jsonl(rows),
+        "exam.json": json.dumps({"data": [{"q": question, "a": ["sim"]}]}).encode(),
+    }
+    sources = [{"path": "a.jsonl"}]
+    against = {"against": ["exam.json"]}
+    done = stages(files, sources=sources, decontaminate=against, until="split")
+    found = read_ipc(done["decontaminate"].paths("decontaminate-")[0]).to_pylist()
+    assert [row["reason"] for row in found].count("evaluation-text") == 1
+    assert found[4]["matched"] == "exam.json" and 0 < found[4]["overlap"] < 1
+    assert done["decontaminate"].content["info"]["short_evaluation_texts"] == {"exam.json": 1}
+    assert done["split"].content["info"]["dropped"]["decontaminate"]
+
+
+def test_a_missing_evaluation_file_is_one_error(stages, helpers):
+    data = helpers.jsonl([{"text": helpers.sentence(1)}])
+    with pytest.raises(RecipeError, match=r"Cannot read the evaluation file[\s\S]*exam\.json"):
+        stages({"a.jsonl": data}, decontaminate={"against": ["exam.json"]}, until="decontaminate")
+
+
+def test_every_source_of_twenty_documents_holds_one_out():
+    def unit(source, count, least):
+        kept = {source: {"documents": count, "text_bytes": 1}}
+        info = {"smallest": {source: str(least)}, "kept_per_source": kept}
+        return {"part": {"info": info}}
+
+    high = 2**63
+    rule = heldout_rule([unit("a", 20, high + 1), unit("b", 19, high), unit("c", 99, 5)], 0.01)
+    assert rule["forced"] == [high + 1]
+    assert heldout_rule([unit("b", 19, high)], 0.01)["forced"] == [high]
+
+
+def test_adding_a_source_moves_no_document_between_train_and_heldout(stages, helpers, tmp_path):
+    def sides(done):
+        return {
+            side: {
+                text
+                for path in done["split"].paths(f"{side}-")
+                for text in read_ipc(path, "kept").column("text").to_pylist()
+            }
+            for side in ("train", "heldout")
+        }
+
+    rows = helpers.jsonl({"text": helpers.sentence(k, 200)} for k in range(200))
+    more = helpers.jsonl({"text": helpers.sentence(k, 200)} for k in range(200, 260))
+    for name, data in (("a.jsonl", rows), ("0.jsonl", more)):
+        (tmp_path / name).write_bytes(data)
+    runs = [
+        helpers.run_stages(
+            tmp_path / number,
+            Recipe(sources=[{"path": str(tmp_path / n)} for n in names], split={"heldout": 0.1}),
+            "split",
+        )
+        for number, names in (("one", ["a.jsonl"]), ("two", ["0.jsonl", "a.jsonl"]))
+    ]
+    first, second = map(sides, runs)
+    assert first["heldout"] <= second["heldout"] and first["train"] <= second["train"]
+
+
+def test_a_tokenizer_is_the_same_each_time_and_knows_every_byte():
+    texts = ["o rato roeu a roupa do rei de roma", "ção não é à toa"] * 50
+    one, two = (train_bpe(iter(texts), 400, 8) for _ in range(2))
+    assert one.to_str() == two.to_str()
+    one.encode_special_tokens = True
+    odd = "日本 🙂 <|endoftext|> <|spare_1|> \x01\n\n  x"
+    ids = one.encode(odd).ids
+    assert one.decode(ids, skip_special_tokens=False) == odd
+    assert min(ids) > 8, "special tokens written in a text stay text"
+    assert one.token_to_id("<|endoftext|>") == 0 and one.token_to_id("<|spare_7|>") == 8
+
+
+def test_a_tiny_text_gives_a_smaller_vocabulary_and_says_so(stages, helpers):
+    rows = helpers.jsonl({"text": helpers.sentence(k, 100)} for k in range(30))
+    done = stages({"a.jsonl": rows}, tokenizer={"vocab_size": 50_000}, until="tokenizer")
+    info = done["tokenizer"].content["info"]
+    assert info["asked_vocab_size"] == 50_000 and 320 < info["vocab_size"] < 5_000
+
+
+def test_a_large_vocabulary_is_packed_as_uint32(stages, helpers):
+    from data_jobs import pack
+
+    item = {"directory": ".", "wide": True, "eos": 0, "segments": []}
+    item["tokenizer"] = "unused"
+    assert pack.TOKENS_32.field("token").type == "uint32"
+    rows = helpers.jsonl({"text": helpers.sentence(k, 100)} for k in range(30))
+    done = stages({"a.jsonl": rows}, tokenizer={"vocab_size": 400}, pack={"stream_bytes": 2_000})
+    tokens = [p for p in done["pack"].parts if p.path.endswith("tokens.arrow")]
+    assert len(tokens) > 3 and all(part.rows <= 1_600 for part in tokens)
