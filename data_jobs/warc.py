@@ -29,7 +29,7 @@ def read_records(path: Path, max_bytes: int, html: str) -> Found:
     position = -1
     try:
         with open(path, "rb") as stream:
-            for record in ArchiveIterator(stream, record_types=kinds, parse_http=True):
+            for record in ArchiveIterator(stream, record_types=kinds, auto_decode="all"):
                 position += 1
                 yield from _record(record, position, max_bytes, html)
     except (OSError, ValueError, RuntimeError) as error:
@@ -52,6 +52,9 @@ def _record(record: Any, position: int, max_bytes: int, html: str) -> Iterator:
         yield Reject(position, offset, size, "too-long", url[:200])
         return
     data = record.reader.read(limit + 1)
+    if len(data) > limit:  # it may be compressed inside the record
+        yield Reject(position, offset, size, "too-long", url[:200])
+        return
     text = bytes_to_str(data, _encoding(data, record))
     if "html" in kind and html == "extract":
         text = extract_plain_text(text, main_content=True, preserve_formatting=True)

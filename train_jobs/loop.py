@@ -118,7 +118,7 @@ def start(plan: Plan, pack_hash: str) -> tuple[Engine, int, SkipCount]:
     train = plan.recipe.train
     model = build_model(plan.shape, plan.recipe.seed)
     if train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     found = ranks.broadcast(_newest_folder(plan.run_dir) if ranks.rank() == 0 else None)
     saved = checkpoint.Checkpoint(found) if found else None
     if saved:
@@ -204,7 +204,8 @@ class StopFlag:
         self.asked = False
         self._signalled = False
         self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
+        alone = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # else `launch` writes the file
+        if alone and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
 
     def look(self) -> bool:

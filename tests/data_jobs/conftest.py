@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from mutirao.core.manifest import Manifest, commit
 from mutirao.core.progress import Progress
 from mutirao.core.recipe import Recipe
 from mutirao.core.stages import BY_NAME, DATA_STAGES
+
+STOCK = (
+    "a casa da praia que o pescador fez com madeira do mato para morar e não sair mais dela "
+    "em dias de chuva como os que vieram depois por causa do vento sul na costa"
+)
 
 
 def make_job(
@@ -49,10 +55,7 @@ def run_stages(
 
 def sentence(number: int, words: int = 60) -> str:
     """A made-up Portuguese text, different for each number."""
-    stock = (
-        "a casa da praia que o pescador fez com madeira do mato para morar e não sair mais "
-        "dela em dias de chuva como os que vieram depois por causa do vento sul na costa"
-    ).split()
+    stock = re.findall(r"\w+", STOCK)
     picked = [stock[(number * 7 + k * (3 + number % 5)) % len(stock)] for k in range(words)]
     marks = [f"caso{number}n{k}" if k % 4 == 0 else word for k, word in enumerate(picked)]
     return " ".join(marks) + "."

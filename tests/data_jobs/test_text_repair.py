@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from data_jobs.repair import clean_text
 
 

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from data_jobs.minhash import (
     band_keys,
     bands_and_rows,
@@ -15,7 +16,7 @@ from data_jobs.minhash import (
     permutation_parameters,
     signature,
 )
-from data_jobs.survivors import components, bucket_pairs, star
+from data_jobs.survivors import bucket_pairs, components, star
 from data_jobs.words import document_shingles, folded, tables, word_hashes
 
 ODD = [

@@ -229,7 +229,8 @@ def section_identity(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, Any
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Dotted names of the values in which two JSON trees differ, as 'train.lr: 0.001 -> 0.002'."""
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) or isinstance(new, dict):
+        old, new = old or {}, new or {}  # a whole section at its default is not there
         rows = []
         for key in sorted(set(old) | set(new)):
             rows += differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)

@@ -1,0 +1,161 @@
+"""The three stages in this process: results, determinism, stopping, self-check, export."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from dataclasses import asdict
+
+import pytest
+import torch
+from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
+
+from mutirao.core.errors import DataError, Stopped
+from mutirao.core.job import StageJob
+from mutirao.core.manifest import commit
+from mutirao.core.progress import Progress
+from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
+from train_jobs.export import export_run, run_export
+from train_jobs.launch import STAGES, dry_run, run_train
+from train_jobs.sample import load_model, sample
+
+
+def run_stage(name, root, recipe, inputs, work=None, progress=None):
+    directory = root / name
+    directory.mkdir(parents=True, exist_ok=True)
+    quiet = progress or Progress(quiet=True)
+    job = StageJob(name, recipe, directory, inputs, root / "run", quiet, use_ray=False)
+    found = (work or STAGES[name])(job)
+    content = {"parts": [asdict(p) for p in found.parts], "counts": found.counts, "info": found.info}
+    return commit(directory, content, found.notes)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("inputs")
+    return {"pack": make_pack(root / "pack"), "tokenizer": make_tokenizer(root / "tokenizer")}
+
+
+LEARNING = {"tokens": 16 * 8 * 120}
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, tmp_path_factory):
+    return run_stage("train", tmp_path_factory.mktemp("trained"), make_recipe(**LEARNING), inputs)
+
+
+def test_the_result_says_what_was_trained(trained):
+    info = trained.content["info"]
+    assert info["steps"] == 120 and info["tokens"] == 16 * 8 * 120
+    assert [p.path for p in trained.parts] == ["model.safetensors", "config.json", "losses.jsonl"]
+    losses = [json.loads(line) for line in open(trained.directory / "losses.jsonl")]
+    assert [row["step"] for row in losses] == list(range(1, 121))
+    assert info["final_loss"] == losses[-1]["loss"]
+    assert trained.provenance["attempts"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_resumably_and_the_result_has_the_same_bytes(
+    inputs, trained, tmp_path, number
+):
+    class Interrupting(Progress):
+        def advance(self, count=1, note=""):
+            if note and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), number)
+
+    progress = Interrupting(quiet=True)
+    progress.sent = False
+    recipe = make_recipe(**LEARNING)
+    with pytest.raises(Stopped, match=signal.Signals(number).name) as caught:
+        run_stage("train", tmp_path, recipe, inputs, progress=progress)
+    assert caught.value.exit_code == 75
+    assert caught.value.code == ("interrupted" if number == signal.SIGINT else "stopped")
+    again = run_stage("train", tmp_path, recipe, inputs)
+    assert again.content == trained.content
+    assert again.provenance["attempts"] == 2
+
+
+def test_a_finished_training_is_not_run_again(inputs, tmp_path, monkeypatch):
+    recipe = make_recipe()
+    first = run_stage("train", tmp_path, recipe, inputs)
+    monkeypatch.setattr("train_jobs.launch.launch", lambda *a: pytest.fail("trained again"))
+    assert run_stage("train", tmp_path, recipe, inputs).content == first.content
+
+
+def test_a_uniform_model_needs_log2_of_the_vocabulary_for_each_token(inputs):
+    class Uniform(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.config = type("Config", (), {"max_position_embeddings": 16})
+
+        def forward(self, input_ids, use_cache):
+            logits = torch.zeros(*input_ids.shape, VOCAB)
+            return type("Output", (), {"logits": logits})
+
+    assert bits_per_byte(Uniform(), inputs["pack"]) == pytest.approx(math.log2(VOCAB) * 500 / 2000)
+
+
+def test_the_trained_model_beats_the_unigram_model_and_speaks(inputs, trained, tmp_path):
+    recipe = make_recipe(**LEARNING)
+    found = run_stage("evaluate", tmp_path, recipe, {**inputs, "train": trained})
+    info = found.content["info"]
+    assert info["bits_per_byte"] < info["unigram_bits_per_byte"] - 0.05
+    assert info["unigram_bits_per_byte"] == unigram_bits_per_byte(inputs["pack"], VOCAB)
+    assert 1.0 < info["unigram_bits_per_byte"] <= math.log2(VOCAB) / 4
+    samples = json.loads((found.directory / "samples.json").read_text())["samples"]
+    assert len(samples) == 2 and all(s["prompt"] for s in samples)  # two held-out documents
+    again = run_stage("evaluate", tmp_path, recipe, {**inputs, "train": trained})
+    assert again.content == found.content
+
+
+def test_a_model_that_did_not_learn_ends_the_run_with_both_numbers(inputs, tmp_path):
+    recipe = make_recipe(tokens=128, lr=1e-9)
+    lazy = run_stage("train", tmp_path, recipe, inputs)
+    with pytest.raises(DataError, match=r"has not learned: \d\.\d+ .* unigram model .* \d\.\d+") as e:
+        run_stage("evaluate", tmp_path, recipe, {**inputs, "train": lazy}, run_evaluate)
+    assert e.value.code == "no-learning"
+
+
+def test_the_export_loads_and_gives_the_logits_of_the_trained_model(inputs, trained, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    recipe = make_recipe(**LEARNING)
+    found = run_stage("export", tmp_path, recipe, {**inputs, "train": trained}, run_export)
+    model = AutoModelForCausalLM.from_pretrained(found.directory).eval()
+    tokenizer = AutoTokenizer.from_pretrained(found.directory)
+    ids = torch.tensor([tokenizer("mutirão")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, load_model(trained.directory)(ids).logits)
+    assert tokenizer.decode(ids[0]) == "mutirão"
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 0
+    card = (found.directory / "README.md").read_text()
+    assert f"{trained.content['info']['parameters']:,} parameters" in card
+
+
+def test_an_export_in_bf16_outside_a_run(inputs, trained, tmp_path):
+    export_run(trained, inputs["tokenizer"], tmp_path / "out", "bf16")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
+    assert not any(name.endswith(".part.json") for name in names)
+    whole, half = (p / "model.safetensors" for p in (trained.directory, tmp_path / "out"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_sample_is_the_same_for_the_same_seed(inputs, trained):
+    where = (trained.directory, inputs["tokenizer"].directory, "o mutirão")
+    one, again, other = (sample(*where, tokens=5, seed=seed) for seed in (1, 1, 2))
+    assert one == again != other
+    greedy = [sample(*where, tokens=5, temperature=0.0, seed=seed) for seed in (1, 2)]
+    assert greedy[0] == greedy[1]
+
+
+def test_a_dry_run_knows_size_and_memory(trained):
+    found = dry_run(make_recipe(**LEARNING), VOCAB)
+    assert found["parameters"] == trained.content["info"]["parameters"]
+    assert found["steps"] == 120
+    assert found["memory_per_worker"]["total"] > 0
