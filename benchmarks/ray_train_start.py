@@ -26,9 +26,9 @@ def worker(config: dict) -> None:
     prepare(1)
     marks.append(("torch and environment", time.time()))
     import torch
-
     from mutirao.core.model_size import resolve
     from mutirao.core.recipe import Model, Train
+
     from train_jobs import ranks
     from train_jobs.engine import build_engine, import_deepspeed
     from train_jobs.model import build_model, token_losses

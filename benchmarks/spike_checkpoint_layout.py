@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
-
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Model, Train
+
 from train_jobs import checkpoint, ranks
 from train_jobs.build_extensions import use_built_extensions
 from train_jobs.engine import build_engine
@@ -82,7 +82,9 @@ def equal(one: Path, other: Path) -> bool:
 
 def launch(world: int, folder: Path, dtype: str, saves: list[str]) -> None:
     rendezvous = tempfile.mktemp(dir=folder)
-    mp.start_processes(worker, (world, rendezvous, folder, dtype, saves), world, start_method="spawn")
+    mp.start_processes(
+        worker, (world, rendezvous, folder, dtype, saves), world, start_method="spawn"
+    )
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ import itertools
 import math
 
 import torch
-
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Model, Train
+
 from train_jobs import engine as engines
 from train_jobs import ranks
 from train_jobs.build_extensions import use_built_extensions
@@ -87,7 +87,10 @@ def main() -> None:
     use_built_extensions()
     with ranks.group():
         kinds = itertools.product(
-            ("gradients", "loss"), ("fp32", "bf16", "bf16 unchecked"), (1, 2, 3), (Unguarded, Guarded)
+            ("gradients", "loss"),
+            ("fp32", "bf16", "bf16 unchecked"),
+            (1, 2, 3),
+            (Unguarded, Guarded),
         )
         for bad, dtype, stage, optimizer in kinds:
             line = three_steps(stage, dtype, optimizer, bad)

@@ -26,7 +26,9 @@ def use_built_extensions() -> None:
     if extensions_dir().is_dir():
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_dir()))
     if shutil.which("ninja") is None:
-        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        os.environ["PATH"] = (
+            f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        )
 
 
 def build() -> float:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-
 from mutirao.core.errors import DataError, UserError
 from mutirao.core.files import read_json, sha256_file, write_atomic, write_json
 from mutirao.core.manifest import check_format
+from safetensors import safe_open
+
 from train_jobs import ranks
 from train_jobs.weights import Entry, write_safetensors
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from mutirao.core.model_size import dtype_bytes
 from mutirao.core.recipe import Train
+
 from train_jobs import ranks
 from train_jobs.checkpoint import Checkpoint, Slice
 from train_jobs.guard import GuardedAdamW
@@ -95,7 +95,11 @@ class DeepSpeedEngine(Engine):
             self.engine, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optimizer, config=self.config, dist_init_required=False
             )
-        self.module, self.zero, self.stage = self.engine.module, self.engine.optimizer, train.zero_stage
+        self.module, self.zero, self.stage = (
+            self.engine.module,
+            self.engine.optimizer,
+            train.zero_stage,
+        )
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.engine(input_ids=input_ids, use_cache=False).logits

@@ -11,12 +11,12 @@ import math
 from typing import Any
 
 import numpy as np
-
 from mutirao.core import schemas
 from mutirao.core.errors import DataError
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Manifest, write_part
+
 from train_jobs.loader import TokenStream, heldout_batches
 
 CHUNK = 1 << 24  # tokens counted at a time

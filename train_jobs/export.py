@@ -88,7 +88,8 @@ def write_weights(
 
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
     entries = [
-        Entry(name, tuple(shapes[name]), kind, lambda name=name: read(name)) for name in sorted(shapes)
+        Entry(name, tuple(shapes[name]), kind, lambda name=name: read(name))
+        for name in sorted(shapes)
     ]
     return write_part(
         directory, "model.safetensors", lambda stream: write_safetensors(stream, entries)

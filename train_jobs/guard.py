@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 
 import torch
-
 from mutirao.core.errors import UserError
 
 MAX_IN_A_ROW = 10

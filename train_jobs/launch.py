@@ -28,6 +28,7 @@ from mutirao.core.model_size import (
 )
 from mutirao.core.recipe import Recipe
 from mutirao.core.stop import clear_stop
+
 from train_jobs.evaluate import run_evaluate, unigram_bits_per_byte
 from train_jobs.export import run_export
 from train_jobs.follow import advancing, following, stopped, stopping_on_signals

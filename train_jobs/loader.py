@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from mutirao.core import schemas
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.manifest import Manifest
 from mutirao.core.recipe import Recipe
+
 from train_jobs.schedule import total_sequences
 
 BLOCK = 65_536  # sequences

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import write_json
 from mutirao.core.manifest import read_manifest
@@ -26,6 +25,7 @@ from mutirao.core.metrics import MetricsWriter, finite
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe, differences, section_identity
 from mutirao.core.stop import stop_reason
+
 from train_jobs import checkpoint, ranks
 from train_jobs.engine import DeepSpeedEngine, Engine, build_engine
 from train_jobs.guard import SkipCount
@@ -95,7 +95,9 @@ def forward_backward(engine: Engine, loader: Loader, train, step: int) -> float:
     mine = 0.0
     for number in range(passes):
         here = slice(number * micro, (number + 1) * micro)
-        ids, targets, weight = _tensors(engine.device, micro, inputs[here], labels[here], weights[here])
+        ids, targets, weight = _tensors(
+            engine.device, micro, inputs[here], labels[here], weights[here]
+        )
 
         def loss_of(logits, targets=targets, weight=weight):
             summed = (token_losses(logits, targets) * weight[:, None]).sum()
@@ -240,7 +242,13 @@ class Log:
 
     def step(self, step: int, loss: float, grad_norm: float, lr: float, skipped: int) -> None:
         self.losses.append(loss)
-        self.row = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr, "skipped": skipped}
+        self.row = {
+            "step": step,
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "skipped": skipped,
+        }
 
     def flush(self) -> None:
         step, now = self.row["step"], time.monotonic()

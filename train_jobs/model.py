@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from mutirao.core.model_size import ModelShape
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:

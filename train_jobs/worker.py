@@ -11,6 +11,7 @@ from typing import Any
 
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe
+
 from train_jobs.build_extensions import use_built_extensions
 
 

@@ -9,13 +9,13 @@ import time
 
 import pytest
 import torch.multiprocessing as mp
-from tiny_train import make_pack, make_plan, make_recipe
-
 from mutirao.core.errors import EnvironmentProblem
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import read_manifest
 from mutirao.core.metrics import read_metrics
 from mutirao.core.progress import Progress
+from tiny_train import make_pack, make_plan, make_recipe
+
 from train_jobs import checkpoint, loop, ranks
 from train_jobs.launch import run_train
 from train_jobs.worker import prepare

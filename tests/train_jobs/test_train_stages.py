@@ -10,15 +10,15 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
-
 from mutirao.core.errors import DataError, Stopped
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import commit
 from mutirao.core.progress import Progress
+from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
+
 from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
 from train_jobs.export import export_run, run_export
-from train_jobs.launch import STAGES, dry_run, run_train
+from train_jobs.launch import STAGES, dry_run
 from train_jobs.sample import load_model, sample
 
 
@@ -28,7 +28,11 @@ def run_stage(name, root, recipe, inputs, work=None, progress=None):
     quiet = progress or Progress(quiet=True)
     job = StageJob(name, recipe, directory, inputs, root / "run", quiet, use_ray=False)
     found = (work or STAGES[name])(job)
-    content = {"parts": [asdict(p) for p in found.parts], "counts": found.counts, "info": found.info}
+    content = {
+        "parts": [asdict(p) for p in found.parts],
+        "counts": found.counts,
+        "info": found.info,
+    }
     return commit(directory, content, found.notes)
 
 
@@ -115,7 +119,9 @@ def test_the_trained_model_beats_the_unigram_model_and_speaks(inputs, trained, t
 def test_a_model_that_did_not_learn_ends_the_run_with_both_numbers(inputs, tmp_path):
     recipe = make_recipe(tokens=128, lr=1e-9)
     lazy = run_stage("train", tmp_path, recipe, inputs)
-    with pytest.raises(DataError, match=r"has not learned: \d\.\d+ .* unigram model .* \d\.\d+") as e:
+    with pytest.raises(
+        DataError, match=r"has not learned: \d\.\d+ .* unigram model .* \d\.\d+"
+    ) as e:
         run_stage("evaluate", tmp_path, recipe, {**inputs, "train": lazy}, run_evaluate)
     assert e.value.code == "no-learning"
 

@@ -1,7 +1,8 @@
 """One Arrow schema per kind of file, with its format number, declared in this one place.
 
 Files are Arrow IPC in the *file* form with an uncompressed body: pyarrow maps them into memory and
-Hugging Face `datasets` opens them (docs/decisions/0006-arrow-file-form.md). Text is large_string.
+reads any batch by its number; Hugging Face `load_dataset("arrow", data_files=...)` opens them
+(`Dataset.from_file` does not: docs/decisions/0006-arrow-file-form.md). Text is large_string.
 A document is named inside a run by (shard, row): the index of its text shard and its row there.
 """
 

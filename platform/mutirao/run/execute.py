@@ -100,6 +100,7 @@ def _run_stages(run: Run, state: Execution) -> None:
                     stopping.watch_budget(meter)
                 if state.options.use_ray and not ray_started and stage.name in NEEDS_RAY:
                     open_things.enter_context(ray_session(state.loaded.recipe.ray, run.id))
+                    stopping.take_signals()
                     ray_started = True
             _one_stage(run, state, step, meter, stopping)
             if state.options.until == stage.name:

@@ -35,8 +35,14 @@ class Stopping:
     def __enter__(self) -> Stopping:
         clear_stop(self.run_dir)
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, _stop_now)
+            self._handler = signal.getsignal(signal.SIGTERM)
+        self.take_signals()
         return self
+
+    def take_signals(self) -> None:
+        """Call again after `ray.init`, which puts a handler of its own on SIGTERM (exit 15)."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _stop_now)
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
