@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -150,7 +151,7 @@ def _expand(pattern: str, base: Path, label: str) -> list[tuple[Path, Path, bool
         root = Path(str(resources.files("mutirao.sample")))
         found = sorted(p for p in root.glob(pattern.removeprefix(SAMPLE)) if p.is_file())
         return _or_nothing([(root, path, False) for path in found], label, pattern)
-    place = base / Path(pattern).expanduser()
+    place = Path(os.path.normpath(base / Path(pattern).expanduser()))
     if place.is_dir():
         inside = sorted(p for p in place.rglob("*") if p.is_file() and not p.name.startswith("."))
         return [(place, path, False) for path in inside]

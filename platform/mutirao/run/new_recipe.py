@@ -6,13 +6,14 @@ of under 60 lines whose sizes (vocabulary, tokens, model) follow from how much t
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.languages import load_pack
+from mutirao.core.languages import iso639_3, load_pack
 from mutirao.core.recipe import LangId, Recipe, Source
 
 BYTES_PER_TOKEN = 3.5  # of a small vocabulary on Portuguese; a first estimate, the run measures it
@@ -30,6 +31,7 @@ class Census:
     text_bytes: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
+    language_bytes: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
         rows = [
@@ -74,8 +76,11 @@ def _count_languages(census: Census, texts: list[str]) -> None:
     from data_jobs.langid import identify, model_path
 
     if texts:
-        for code, confidence in identify(texts, str(model_path("builtin", Path()))):
-            census.languages[code if confidence >= LangId().min_confidence else "?"] += 1
+        found = identify(texts, str(model_path("builtin", Path())))
+        for text, (label, confidence) in zip(texts, found, strict=True):
+            code = label if confidence >= LangId().min_confidence else "?"
+            census.languages[code] += 1
+            census.language_bytes[code] += len(text.encode("utf-8", "replace"))
         texts.clear()
 
 
@@ -99,15 +104,20 @@ def sources_for(inputs: tuple[str, ...], base: Path) -> list[Source]:
         names[name] += 1
         if names[name] > 1:
             name = f"{name}-{names[name]}"
-        place = path.relative_to(base) if path.is_relative_to(base) else path
-        sources.append(Source(path=str(place), name=name))
+        sources.append(Source(path=_place(path, base), name=name))
     return sources
+
+
+def _place(path: Path, base: Path) -> str:
+    """Relative to the recipe's folder where it is near, so that both can move together."""
+    relative = os.path.relpath(path, base)
+    return relative if relative.count("..") <= 2 else str(path)
 
 
 def recipe_text(name: str, language: str, sources: list[Source], census: Census) -> str:
     """The commented recipe, under 60 lines for up to 15 sources."""
-    size = sizes_for(census.text_bytes)
     pack = load_pack(language)
+    size = sizes_for(census.language_bytes[iso639_3(language)] or census.text_bytes)
     note = f"filters of the pack {pack.code} ({pack.name})"
     listed = "\n".join(
         f"  - path: {_quote(str(s.path))}\n    name: {_quote(s.name)}" for s in sources
@@ -140,7 +150,7 @@ tokenizer:
 model:
   preset: demo            # ttl-160m, ttl-460m and 1b want GPUs
 train:
-  tokens: {size["tokens"]}          # at most {MAX_EPOCHS} passes over the text
+  tokens: {size["tokens"]}        # at most {MAX_EPOCHS} passes over the text
   global_batch: 16        # sequences per step
   lr: 2e-3
   # Below: how to run it. May change at any time without starting another run.

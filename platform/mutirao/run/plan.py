@@ -75,7 +75,9 @@ def key_parts(
     sources: list[dict[str, Any]] | None,
     base: Path,
 ) -> dict[str, Any]:
-    inputs: dict[str, Any] = {name: done[name].content_hash for name in stage.inputs if name in done}
+    inputs: dict[str, Any] = {
+        name: done[name].content_hash for name in stage.inputs if name in done
+    }
     if stage.name == "ingest":
         hashed = ("source", "file", "format", "bytes", "sha256")
         inputs = {"files": [{k: f[k] for k in hashed} for f in sources or []]}
