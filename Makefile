@@ -68,8 +68,9 @@ else
 endif
 	@sed -n '/^deepspeed==/p' constraints.txt | $(PIP) --no-build-isolation -r /dev/stdin
 	@$(PIP) --no-build-isolation --editable '.[dev]'
-	@echo "Building the communication extension of DeepSpeed"
+	@echo "Building the communication extension of DeepSpeed and the text kernels"
 	@$(BIN)/python -m train_jobs.build_extensions
+	@$(BIN)/python -m data_jobs.compile_kernels
 	@touch $(STAMP)
 
 clean:

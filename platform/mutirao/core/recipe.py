@@ -36,7 +36,8 @@ class Source(Section):
 
 
 class Ingest(Section):
-    max_quarantined: Identity[float] = Field(0.001, ge=0, le=1)  # share of bytes per source
+    # Share of bytes per source. No output depends on it: a run refused for it continues.
+    max_quarantined: Execution[float] = Field(0.001, ge=0, le=1)
 
 
 class Clean(Section):

@@ -20,7 +20,7 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", (), ("sources", "ingest"), 1, "fingerprint the sources, plan units of work"),
+    Stage("ingest", (), ("sources",), 1, "fingerprint the sources, plan units of work"),
     Stage("clean", ("ingest",), ("clean",), 1, "parse, repair, write text shards; quarantine"),
     Stage("exact", ("clean",), ("exact",), 1, "drop documents equal after normalisation"),
     Stage("langid", ("clean",), ("language", "langid"), 1, "identify the language (fastText)"),

@@ -1,0 +1,60 @@
+"""`python -m data_jobs.compile_kernels`: compile the numba kernels once, at install.
+
+Numba keeps compiled kernels beside their source (or in the user's cache folder where that cannot be
+written); without them each worker of the first run compiles for half a minute. Runs the stages that
+have kernels on two small documents, so that every kernel meets the types it will meet in a run.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from pathlib import Path
+
+from mutirao.core.job import StageJob
+from mutirao.core.manifest import Manifest, commit
+from mutirao.core.progress import Progress
+from mutirao.core.recipe import Decontaminate, Recipe, Source
+
+from data_jobs.pipeline import STAGES
+
+COMPILED = ("ingest", "clean", "exact", "langid", "filter", "neardup", "decontaminate")
+TEXT = "Muitas mãos levantam uma casa num só dia, e a casa fica de pé. " * 30
+
+
+def compile_kernels() -> float:
+    """Returns the seconds it took."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        for name in ("um", "dois"):
+            (base / f"{name}.txt").write_text(
+                f"{TEXT}{name} \N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
+            )
+        (base / "exame.txt").write_text("Uma pergunta de exame que não está no texto acima. " * 3)
+        recipe = Recipe(
+            sources=(Source(path=("um.txt", "dois.txt"), name="t"),),
+            decontaminate=Decontaminate(against=("exame.txt",)),
+        )
+        done: dict[str, Manifest] = {}
+        for stage in COMPILED:
+            done[stage] = _run(stage, recipe, base, done)
+    return time.monotonic() - began
+
+
+def _run(stage: str, recipe: Recipe, base: Path, done: dict[str, Manifest]) -> Manifest:
+    directory = base / "store" / stage / "once"
+    directory.mkdir(parents=True)
+    quiet = Progress(io.StringIO(), quiet=True)
+    job = StageJob(
+        stage, recipe, directory, dict(done), base / "run", quiet, use_ray=False, base=base
+    )
+    result = STAGES[stage](job)
+    parts = [vars(part) for part in result.parts]
+    content = {"stage": stage, "parts": parts, "counts": result.counts, "info": result.info}
+    return commit(directory, content, {})
+
+
+if __name__ == "__main__":
+    print(f"numba kernels ready ({compile_kernels():.1f} s)")
