@@ -18,15 +18,15 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+
+from data_jobs import clean, filter, ingest
+from data_jobs.shards import shard_items, text_paths, write_table
 from mutirao.core.job import StageJob
 from mutirao.core.languages import load_pack
 from mutirao.core.manifest import Manifest, commit
 from mutirao.core.progress import Progress
 from mutirao.core.recipe import Recipe
 from mutirao.core.schemas import TEXT, read_ipc
-
-from data_jobs import clean, filter, ingest
-from data_jobs.shards import shard_items, text_paths, write_table
 
 
 def main() -> None:

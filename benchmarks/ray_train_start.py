@@ -8,6 +8,7 @@ rank 0 notes the time. Result: docs/decisions/0007-ray-train-start.md.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -26,9 +27,9 @@ def worker(config: dict) -> None:
     prepare(1)
     marks.append(("torch and environment", time.time()))
     import torch
+
     from mutirao.core.model_size import resolve
     from mutirao.core.recipe import Model, Train
-
     from train_jobs import ranks
     from train_jobs.engine import build_engine, import_deepspeed
     from train_jobs.model import build_model, token_losses
@@ -76,7 +77,7 @@ def main() -> None:
     marks.append(("driver: fit returned", time.time()))
     ray.shutdown()
     marks.append(("driver: ray.shutdown", time.time()))
-    for (_, before), (name, after) in zip(marks, marks[1:], strict=False):
+    for (_, before), (name, after) in itertools.pairwise(marks):
         print(f"{after - before:6.1f} s  {name}")
     print(f"{marks[-1][1] - marks[0][1]:6.1f} s  in all")
 

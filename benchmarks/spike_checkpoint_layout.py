@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
+
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Model, Train
-
 from train_jobs import checkpoint, ranks
 from train_jobs.build_extensions import use_built_extensions
 from train_jobs.engine import build_engine

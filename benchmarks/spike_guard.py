@@ -15,9 +15,9 @@ import itertools
 import math
 
 import torch
+
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Model, Train
-
 from train_jobs import engine as engines
 from train_jobs import ranks
 from train_jobs.build_extensions import use_built_extensions

@@ -19,11 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from cluster import machine
 from mutirao.core.distribution import check_one_distribution
 from mutirao.core.errors import UserError
 from mutirao.core.files import sha256_file
-
-from cluster import machine
 
 GB = 1e9
 PYTHON_FIRST, PYTHON_LAST = (3, 11), (3, 13)

@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.connect import connect
+from cluster.follow import follow as follow_job
+from cluster.follow import how_to_attach
+from cluster.package import build_wheel, check_size, unpack
 from mutirao.core.errors import EXIT_OK, EnvironmentProblem, RecipeError
 from mutirao.core.files import canonical_json, sha256_file, sha256_hex
 from mutirao.core.progress import Progress
 from mutirao.core.recipe import Recipe, Source
 from mutirao.core.recipe_file import LoadedRecipe, dump_recipe
-
-from cluster.connect import connect
-from cluster.follow import follow as follow_job
-from cluster.follow import how_to_attach
-from cluster.package import build_wheel, check_size, unpack
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -18,17 +18,17 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import xxhash
-from mutirao.core.errors import DataError
-from mutirao.core.files import read_json
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part, finished_part, write_part
-from mutirao.core.schemas import REJECT, TEXT, write_ipc
 
 from data_jobs.readers import Document, Reject, read
 from data_jobs.repair import clean_text
 from data_jobs.shards import BATCH_ROWS, add_counts
 from data_jobs.sources import resolve
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.errors import DataError
+from mutirao.core.files import read_json
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Part, finished_part, write_part
+from mutirao.core.schemas import REJECT, TEXT, write_ipc
 
 DAMAGE = (  # what counts against ingest.max_quarantined: the source is broken, not just unwanted
     "invalid-json",

@@ -12,12 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_jobs.pipeline import STAGES
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import Manifest, commit
 from mutirao.core.progress import Progress
 from mutirao.core.recipe import Decontaminate, Recipe, Source
-
-from data_jobs.pipeline import STAGES
 
 COMPILED = ("ingest", "clean", "exact", "langid", "filter", "neardup", "decontaminate")
 TEXT = "Muitas mãos levantam uma casa num só dia, e a casa fica de pé. " * 30

@@ -18,9 +18,6 @@ from typing import Any
 import numba
 import numpy as np
 import pyarrow as pa
-from mutirao.core.errors import RecipeError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.schemas import DECONTAMINATE, read_ipc
 
 from data_jobs.keyed import read_records, remove_records, write_records
 from data_jobs.shards import (
@@ -36,6 +33,9 @@ from data_jobs.shards import (
 from data_jobs.streams import BrokenStream, blocks
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import folded, shingle_hashes, tables, word_hashes
+from mutirao.core.errors import RecipeError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.schemas import DECONTAMINATE, read_ipc
 
 NGRAM = np.dtype([("hash", "<u8"), ("file", "<u4")])
 

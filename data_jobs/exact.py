@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part
-from mutirao.core.schemas import EXACT
 
 from data_jobs.keyed import (
     finished_records,
@@ -39,6 +36,9 @@ from data_jobs.shards import (
     write_table,
 )
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Part
+from mutirao.core.schemas import EXACT
 
 HASH = np.dtype([("key", "<u8"), ("low", "<u8"), ("row", "<u4"), ("pad", "<u4")])
 FIRST = np.dtype([("shard", "<u4"), ("row", "<u4"), ("of_shard", "<u4"), ("of_row", "<u4")])

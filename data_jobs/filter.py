@@ -13,12 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from mutirao.core.errors import RecipeError, nearest
-from mutirao.core.files import canonical_json, sha256_hex
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.languages import Pack, load_pack
-from mutirao.core.manifest import finished_part
-from mutirao.core.schemas import FILTER, FILTER_VALUES, read_ipc
 
 from data_jobs.measure import BULLETS, VERSION, measure_batch
 from data_jobs.shards import (
@@ -34,6 +28,12 @@ from data_jobs.shards import (
 )
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import folded, tables, word_hashes
+from mutirao.core.errors import RecipeError, nearest
+from mutirao.core.files import canonical_json, sha256_hex
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.languages import Pack, load_pack
+from mutirao.core.manifest import finished_part
+from mutirao.core.schemas import FILTER, FILTER_VALUES, read_ipc
 
 # (threshold, measured value, +1 if a greater value drops or -1, reason), in the order of judging.
 RULES: tuple[tuple[str, str, int, str], ...] = (

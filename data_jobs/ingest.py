@@ -12,13 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from data_jobs.sources import SourceFile, fingerprint, resolve
+from data_jobs.units import cpu_seconds, run_units
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import write_part
 from mutirao.core.recipe import Source
-
-from data_jobs.sources import SourceFile, fingerprint, resolve
-from data_jobs.units import cpu_seconds, run_units
 
 FILES = "files.json"
 

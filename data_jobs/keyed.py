@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mutirao.core.manifest import Part, finished_part, write_part
 
 RANGE_BYTES = 256_000_000

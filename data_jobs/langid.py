@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from mutirao.core.errors import RecipeError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.languages import iso639_3
-from mutirao.core.schemas import LANGID
 
 from data_jobs.shards import (
     add_counts,
@@ -31,6 +27,10 @@ from data_jobs.shards import (
     write_table,
 )
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.errors import RecipeError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.languages import iso639_3
+from mutirao.core.schemas import LANGID
 
 CHARACTERS = 1_200
 LABEL = "__label__"

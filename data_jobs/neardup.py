@@ -18,9 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from mutirao.core.errors import RecipeError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.schemas import EDGES, NEARDUP, read_ipc
 
 from data_jobs.keyed import (
     finished_records,
@@ -46,6 +43,9 @@ from data_jobs.shards import (
 from data_jobs.survivors import bucket_pairs, star
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import document_shingles, folded, tables
+from mutirao.core.errors import RecipeError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.schemas import EDGES, NEARDUP, read_ipc
 
 BAND = np.dtype([("key", "<u8"), ("length", "<u4"), ("row", "<u4")])
 PAIR = np.dtype([("first", "<u8"), ("second", "<u8")])

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part, finished_part, write_part
-from mutirao.core.schemas import DOCUMENTS, TOKENS_16, TOKENS_32, read_ipc, write_ipc
 
 from data_jobs.shards import add_counts, write_table
 from data_jobs.tokenizer import load_tokenizer
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Part, finished_part, write_part
+from mutirao.core.schemas import DOCUMENTS, TOKENS_16, TOKENS_32, read_ipc, write_ipc
 
 ENCODE_ROWS = 256  # documents handed to the tokenizer at once
 

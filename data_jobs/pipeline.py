@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mutirao.core.job import StageJob, StageResult
-
 from data_jobs import (
     clean,
     decontaminate,
@@ -25,6 +23,7 @@ from data_jobs import (
     split,
     tokenizer,
 )
+from mutirao.core.job import StageJob, StageResult
 
 STAGES: dict[str, Callable[[StageJob], StageResult]] = {
     "ingest": ingest.run,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from mutirao.core.manifest import Manifest, Part, finished_part, read_manifest, write_part
 from mutirao.core.schemas import read_ipc, write_ipc
 

@@ -16,11 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from mutirao.core.errors import DataError
-from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Manifest, write_part
-from mutirao.core.schemas import KEPT, read_ipc, write_ipc
-from mutirao.core.stages import DECISION_STAGES
 
 from data_jobs.keyed import finished_records, read_records, remove_records, write_records
 from data_jobs.shards import (
@@ -33,6 +28,11 @@ from data_jobs.shards import (
 )
 from data_jobs.survivors import components
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.errors import DataError
+from mutirao.core.job import StageJob, StageResult
+from mutirao.core.manifest import Manifest, write_part
+from mutirao.core.schemas import KEPT, read_ipc, write_ipc
+from mutirao.core.stages import DECISION_STAGES
 
 SHARD_BYTES = 64_000_000
 MIN_DOCUMENTS = 20

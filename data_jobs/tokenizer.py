@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
+
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Part, finished_part, write_part
 from mutirao.core.schemas import read_ipc

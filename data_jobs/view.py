@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from data_jobs.clean import iter_rejects
+from data_jobs.shards import decision_paths, text_paths
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import Manifest
 from mutirao.core.schemas import read_ipc
 from mutirao.core.stages import DECISION_STAGES
-
-from data_jobs.clean import iter_rejects
-from data_jobs.shards import decision_paths, text_paths
 
 SNIPPET = 200  # characters
 

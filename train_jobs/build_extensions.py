@@ -1,7 +1,7 @@
 """`python -m train_jobs.build_extensions`: compile DeepSpeed's CPU communication once, at install.
 
-DeepSpeed compiles `deepspeed_shm_comm` at the first run on CPU with gloo (about half a minute of two
-cores), into a cache under HOME. Built into the environment instead, it is found whatever HOME is.
+DeepSpeed compiles `deepspeed_shm_comm` at the first run on CPU with gloo (a minute on two cores),
+into a cache under HOME. Built into the environment instead, it is found whatever HOME is.
 Needs g++ and ninja; without them training says so and `train.engine: torch` works.
 """
 

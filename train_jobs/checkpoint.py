@@ -11,15 +11,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+
 from mutirao.core.errors import DataError, UserError
 from mutirao.core.files import read_json, sha256_file, write_atomic, write_json
 from mutirao.core.manifest import check_format
-from safetensors import safe_open
-
 from train_jobs import ranks
 from train_jobs.weights import Entry, write_safetensors
 
@@ -69,7 +70,7 @@ def save(
 
 
 def newest(run_dir: Path, say: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
-    """The newest checkpoint whose files verify; an older one, and a line that says so, otherwise."""
+    """The newest checkpoint that verifies; an older one, and a line that says so, otherwise."""
     for folder in sorted(_committed(run_dir), reverse=True):
         found = Checkpoint(folder)
         problems = found.problems()
@@ -156,7 +157,7 @@ def _write_slices(folder: Path, slices: list[Slice]) -> dict[str, Any] | UserErr
     name = f"rank-{ranks.rank():05d}-of-{ranks.world():05d}.safetensors"
     pieces = sorted(slices, key=lambda piece: piece.name)
     entries = [
-        Entry(f"{p.name}/{kind}", (p.numel,), torch.float32, lambda p=p, k=kind: getattr(p, k))
+        Entry(f"{p.name}/{kind}", (p.numel,), torch.float32, partial(getattr, p, kind))
         for p in pieces
         for kind in KINDS
     ]

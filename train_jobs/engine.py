@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from mutirao.core.model_size import dtype_bytes
 from mutirao.core.recipe import Train
-
 from train_jobs import ranks
 from train_jobs.checkpoint import Checkpoint, Slice
 from train_jobs.guard import GuardedAdamW
@@ -54,7 +54,7 @@ class Engine:
         raise NotImplementedError
 
     def accumulate(self, input_ids: torch.Tensor, loss_of: LossOf, last: bool) -> torch.Tensor:
-        """Forward and backward of one pass; `last` marks the last before `step`. Returns the loss."""
+        """Forward and backward of one pass, `last` before `step` comes. Returns the loss."""
         raise NotImplementedError
 
     def step(self, lr: float, loss: float) -> Outcome:
@@ -164,7 +164,7 @@ class TorchEngine(Engine):
             decay_groups(model, train.weight_decay), lambda: self.grad_norm, **_adam(train)
         )
         self.bf16 = dtype_bytes(train, torch.cuda.is_available()) == 2
-        self.replica: torch.nn.Module = self.module
+        self.replica: Any = self.module
         if ranks.world() > 1:
             self.replica = torch.nn.parallel.DistributedDataParallel(self.module)
 
@@ -229,7 +229,7 @@ def device() -> torch.device:
 
 
 def import_deepspeed() -> Any:
-    """DeepSpeed without its chatter; on machines without CUDA it is told so (it warns otherwise)."""
+    """DeepSpeed without its chatter; it is told where there is no CUDA (it warns otherwise)."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     warnings.filterwarnings("ignore", category=FutureWarning)

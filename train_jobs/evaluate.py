@@ -11,12 +11,12 @@ import math
 from typing import Any
 
 import numpy as np
+
 from mutirao.core import schemas
 from mutirao.core.errors import DataError
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Manifest, write_part
-
 from train_jobs.loader import TokenStream, heldout_batches
 
 CHUNK = 1 << 24  # tokens counted at a time
@@ -93,8 +93,8 @@ def check_learning(job: StageJob, bits: float, unigram: float) -> None:
             f"The model has not learned: {bits:.4f} bits per byte on held-out text, and a unigram "
             f"model reaches {unigram:.4f} (it must be {gain:g} below)",
             str(job.run_dir),
-            "The run checks itself. Train on more tokens (train.tokens), or look at the loss in the "
-            "report: a flat one asks for another train.lr. evaluate.min_gain_bits sets the margin.",
+            "The run checks itself. Train on more tokens (train.tokens), or look at the loss "
+            "in the report: a flat one asks for another train.lr. Margin: evaluate.min_gain_bits.",
             "no-learning",
         )
 

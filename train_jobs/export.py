@@ -1,4 +1,4 @@
-"""The Hugging Face folder: what `from_pretrained` opens, with a model card that says how it was made.
+"""The Hugging Face folder: what `from_pretrained` opens, and a model card on how it was made.
 
 In: the committed `train` and `tokenizer`, and `evaluate` where it ran. Out: model.safetensors,
 config.json, generation_config.json, the tokenizer's files, README.md.
@@ -7,6 +7,7 @@ config.json, generation_config.json, the tokenizer's files, README.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,7 @@ def write_weights(
 
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
     entries = [
-        Entry(name, tuple(shapes[name]), kind, lambda name=name: read(name))
-        for name in sorted(shapes)
+        Entry(name, tuple(shapes[name]), kind, partial(read, name)) for name in sorted(shapes)
     ]
     return write_part(
         directory, "model.safetensors", lambda stream: write_safetensors(stream, entries)

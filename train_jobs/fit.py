@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from mutirao.core.errors import EnvironmentProblem, UserError
-from mutirao.core.job import StageJob
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from mutirao.core.errors import EnvironmentProblem, UserError
+from mutirao.core.job import StageJob
 from train_jobs.worker import train_worker
 
 

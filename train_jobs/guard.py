@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 
 import torch
+
 from mutirao.core.errors import UserError
 
 MAX_IN_A_ROW = 10

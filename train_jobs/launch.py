@@ -2,9 +2,9 @@
 the stage's result.
 
 In: the committed `pack`, the recipe, the run's folder. Out: `model.safetensors` (final fp32 weights
-under Hugging Face names), `config.json`, `losses.jsonl` (step and loss, nothing that depends on the
-clock). Ray Train places, starts and restarts the workers; checkpoints are ours, so a restarted group
-continues from the newest one by itself.
+under Hugging Face names), `config.json`, `losses.jsonl` (step and loss, nothing that depends on
+the clock). Ray Train places, starts and restarts the workers; checkpoints are ours, so a restarted
+group continues from the newest one by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from mutirao.core.model_size import (
 )
 from mutirao.core.recipe import Recipe
 from mutirao.core.stop import clear_stop
-
 from train_jobs.evaluate import run_evaluate, unigram_bits_per_byte
 from train_jobs.export import run_export
 from train_jobs.follow import advancing, following, stopped, stopping_on_signals
@@ -132,9 +131,9 @@ def write_losses(directory: Path, losses: dict[int, float | None]) -> Part:
 
 
 def describe(recipe: Recipe, shape: ModelShape, steps: int) -> str:
-    train, where = recipe.train, recipe.train.engine
-    if where == "deepspeed":
-        where = f"DeepSpeed ZeRO {train.zero_stage}"
+    train = recipe.train
+    deepspeed = train.engine == "deepspeed"
+    where = f"DeepSpeed ZeRO {train.zero_stage}" if deepspeed else "PyTorch"
     return (
         f"{parameter_count(shape):,} parameters, {train.tokens:,} tokens in {steps:,} steps, "
         f"{train.workers} workers, {where}"
@@ -160,7 +159,7 @@ def worker_threads(workers: int) -> int:
 
 
 def reached_step(run_dir: Path) -> int:
-    """The step of the newest committed checkpoint, 0 if there is none (names only, not verified)."""
+    """The step of the newest committed checkpoint, 0 if there is none (by name, not verified)."""
     found = (run_dir / "checkpoints").glob("step-*/manifest.json")
     return max((int(path.parent.name.split("-")[1]) for path in found), default=0)
 

@@ -2,10 +2,10 @@
 
 Sequence i of a stream of T tokens is tokens[i L : i L + L + 1] (L the context): N = (T - 1) // L of
 them, none crossing into the next. Position p of the run names sequence order(p mod N) of epoch
-p // N. The order is a keyed permutation in two levels: blocks of 65,536 sequences are permuted, then
-the sequences inside a block, so reads stay within a window of the file (268 MB at 2,048 tokens of
-uint16) while any position is found without walking to it. The state of the cursor is one number,
-the sequences consumed; any number of ranks divides the same global batch.
+p // N. The order is a keyed permutation in two levels: blocks of 65,536 sequences are permuted,
+then the sequences inside a block, so reads stay within a window of the file (268 MB at 2,048
+tokens of uint16) while any position is found without walking to it. The state of the cursor is one
+number, the sequences consumed; any number of ranks divides the same global batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mutirao.core import schemas
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.manifest import Manifest
 from mutirao.core.recipe import Recipe
-
 from train_jobs.schedule import total_sequences
 
 BLOCK = 65_536  # sequences
@@ -54,7 +54,7 @@ class Loader:
         return rows[:, :-1], rows[:, 1:], real.astype(np.float32)
 
     def real_sequences(self, step: int) -> int:
-        """Sequences in the global batch of a step: known to every rank without asking the others."""
+        """Sequences in the global batch of a step: known to every rank without asking."""
         return max(0, min(self.global_batch, self.total - step * self.global_batch))
 
     def indices(self, position: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def permute(index: np.ndarray, count: int, key: str) -> np.ndarray:
 
 
 class TokenStream:
-    """Several token files as one memory-mapped sequence; a read may cross the border of two files."""
+    """Several token files as one memory-mapped sequence; a read may cross from one to the next."""
 
     def __init__(self, paths: list[Path], where: Path):
         chunks: list[np.ndarray] = []

@@ -7,31 +7,24 @@ follows from its number, so a restart anywhere gives the same weights as no rest
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import write_json
 from mutirao.core.manifest import read_manifest
-from mutirao.core.metrics import MetricsWriter, finite
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe, differences, section_identity
-from mutirao.core.stop import stop_reason
-
 from train_jobs import checkpoint, ranks
 from train_jobs.engine import DeepSpeedEngine, Engine, build_engine
 from train_jobs.guard import SkipCount
 from train_jobs.loader import Loader, heldout_batches
 from train_jobs.model import build_model, token_losses
 from train_jobs.schedule import learning_rate, total_steps
+from train_jobs.watch import Log, Report, StopFlag
 
 HELDOUT_SEQUENCES = 64  # of the loss shown while training; `evaluate` reads all of them
 
@@ -42,9 +35,6 @@ class Plan:
     shape: ModelShape
     pack_dir: Path
     run_dir: Path
-
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def train(plan: Plan, report: Report = lambda row: None) -> int:
@@ -59,7 +49,7 @@ def train(plan: Plan, report: Report = lambda row: None) -> int:
     assert pack is not None, plan.pack_dir
     loader = Loader(pack, plan.recipe, context)
     engine, step, skips = start(plan, pack.content_hash)
-    log = Log(plan, step, report)
+    log = Log(plan.run_dir, t, context, step, report)
     stop = StopFlag(plan.run_dir)
 
     while step < steps and not stop.asked:
@@ -109,7 +99,7 @@ def forward_backward(engine: Engine, loader: Loader, train, step: int) -> float:
 
 
 def agree(mine: float, stop: StopFlag, device: torch.device) -> tuple[float, bool]:
-    """The global loss and whether any rank wants to stop: one collective, the same on every rank."""
+    """The global loss and whether any rank wants to stop: one collective, equal on every rank."""
     loss, votes = ranks.total([mine, float(stop.look())], device)
     stop.asked = votes > 0
     return loss, stop.asked
@@ -198,96 +188,13 @@ def check_same_recipe(saved: checkpoint.Checkpoint, plan: Plan, pack_hash: str) 
         )
 
 
-class StopFlag:
-    """SIGTERM to this process, or the stop file in the run's folder (rank 0 looks once a step)."""
-
-    def __init__(self, run_dir: Path):
-        self.run_dir = run_dir
-        self.asked = False
-        self._signalled = False
-        self._before: Any = None
-        alone = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # else `launch` writes the file
-        if alone and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._on_signal)
-
-    def look(self) -> bool:
-        return self._signalled or (ranks.rank() == 0 and bool(stop_reason(self.run_dir)))
-
-    def restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self._signalled = True
-
-
-class Log:
-    """Rank 0 writes rows into a metrics segment of its own and hands them to `report`."""
-
-    def __init__(self, plan: Plan, step: int, report: Report):
-        self.tokens_per_sequence = plan.shape.context
-        self.train = plan.recipe.train
-        self.total = max(1, self.train.tokens // plan.shape.context)
-        self.report = report
-        self.writer = MetricsWriter(plan.run_dir) if ranks.rank() == 0 else None
-        self.losses: list[float] = []
-        self.first_step = step + 1
-        self.row: dict[str, Any] = {}
-        self.started = self.since = time.monotonic()
-        self.tokens_since = self._tokens(step)
-        if self.writer:
-            engine = f"{self.train.engine} stage {self.train.zero_stage}"
-            start = {"step": step, "workers": ranks.world(), "engine": engine, "pid": os.getpid()}
-            self.writer.write("attempt", start)
-
-    def step(self, step: int, loss: float, grad_norm: float, lr: float, skipped: int) -> None:
-        self.losses.append(loss)
-        self.row = {
-            "step": step,
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "lr": lr,
-            "skipped": skipped,
-        }
-
-    def flush(self) -> None:
-        step, now = self.row["step"], time.monotonic()
-        tokens = self._tokens(step)
-        timing = {
-            "tokens": tokens,
-            "tokens_per_s": (tokens - self.tokens_since) / max(1e-9, now - self.since),
-            "wall_s": now - self.started,
-        }
-        row = {**self.row, **timing, "first_step": self.first_step, "losses": self.losses}
-        self._write("train", row)
-        self.losses, self.first_step = [], step + 1
-        self.since, self.tokens_since = now, tokens
-        self.report(finite(row))
-
-    def heldout(self, step: int, loss: float, tokens: int) -> None:
-        self._write("heldout", {"step": step, "loss": loss, "tokens": tokens})
-
-    def close(self) -> None:
-        if self.writer:
-            used = {"cpu_s": time.process_time(), "wall_s": time.monotonic() - self.started}
-            self.writer.write("end", {"step": self.first_step - 1, **used})
-            self.writer.close()
-
-    def _write(self, kind: str, row: dict[str, Any]) -> None:
-        if self.writer:
-            self.writer.write(kind, row)
-
-    def _tokens(self, step: int) -> int:
-        return min(step * self.train.global_batch, self.total) * self.tokens_per_sequence
-
-
 def _newest_folder(run_dir: Path) -> Path | None:
     found = checkpoint.newest(run_dir, lambda line: print(line, file=sys.stderr, flush=True))
     return found.folder if found else None
 
 
 def _tensors(device: torch.device, micro: int, *arrays) -> list[torch.Tensor]:
-    """Tensors on the device with `micro` rows: a short last pass is filled up with rows of weight 0."""
+    """Tensors on the device with `micro` rows: a short last pass is filled up, weight 0."""
     found = []
     for array in arrays:
         tensor = torch.from_numpy(array).to(device)

@@ -1,11 +1,12 @@
-"""The model: a recipe's shape -> Hugging Face LlamaConfig -> LlamaForCausalLM with seeded weights."""
+"""The model: a shape -> Hugging Face LlamaConfig -> LlamaForCausalLM with seeded weights."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mutirao.core.model_size import ModelShape
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from mutirao.core.model_size import ModelShape
 
 
 def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:

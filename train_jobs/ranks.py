@@ -1,4 +1,4 @@
-"""The few things ranks say to one another; with one process and no group, they say it to themselves."""
+"""The few things ranks say to one another; one process without a group says them to itself."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def group(number: int = 0, count: int = 1, rendezvous: str = "") -> Iterator[Non
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     os.environ.update(RANK=str(number), WORLD_SIZE=str(count), LOCAL_RANK=str(number))
     if rendezvous:
-        method = {"init_method": f"file://{rendezvous}"}
-        dist.init_process_group(backend, rank=number, world_size=count, **method)
+        place = f"file://{rendezvous}"
+        dist.init_process_group(backend, init_method=place, rank=number, world_size=count)
     else:
         dist.init_process_group(backend, rank=0, world_size=1, store=dist.HashStore())
     try:

@@ -61,7 +61,8 @@ def load_model(directory: Path) -> Any:
             "No model in this folder", str(directory), "Give a folder with config.json.", "no-model"
         )
     quiet_transformers()
-    model = LlamaForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+    load: Any = LlamaForCausalLM.from_pretrained
+    model = load(directory, local_files_only=True, dtype=torch.float32)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

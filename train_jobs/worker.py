@@ -11,7 +11,6 @@ from typing import Any
 
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe
-
 from train_jobs.build_extensions import use_built_extensions
 
 

@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from mutirao.core.errors import EnvironmentProblem, RecipeError
 
 from cluster import connect as connecting
 from cluster.connect import check_address, connect, is_loopback
+from mutirao.core.errors import EnvironmentProblem, RecipeError
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mutirao.core.errors import RecipeError
-from mutirao.core.recipe_file import load_recipe
 from ray.job_submission import JobDetails, JobType
 
 from cluster import submit
 from cluster.follow import exit_code
 from cluster.submit import job_environment, make_package, run_entrypoint, submission_id
+from mutirao.core.errors import RecipeError
+from mutirao.core.recipe_file import load_recipe
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
-import mutirao
 import pytest
+
+import mutirao
+from cluster.package import build_wheel, check_size, unpack
 from mutirao.core.distribution import PACKAGES, check_one_distribution
 from mutirao.core.errors import EnvironmentProblem, UserError
-
-from cluster.package import build_wheel, check_size, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 

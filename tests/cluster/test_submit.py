@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mutirao.core.progress import Progress
 
 from cluster.connect import connect
 from cluster.follow import follow
 from cluster.package import build_wheel, unpack
 from cluster.submit import job_environment, submit_entrypoint
+from mutirao.core.progress import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from mutirao.core.attribution import METER, UNATTRIBUTED, attribute, cpu_seconds, split_exact
 from mutirao.core.energy_rows import EnergyRow, RunUse, UsageRow, merge, merge_usage
 from mutirao.core.stage_marks import USEFUL, WASTED, Mark

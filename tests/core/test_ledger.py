@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mutirao.core import carbon, ledger
 from mutirao.core.energy_rows import (
     EnergyRow,

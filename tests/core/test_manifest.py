@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from mutirao.core.errors import DataError, UserError
 from mutirao.core.files import write_atomic
 from mutirao.core.manifest import (

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from mutirao.core import ledger
 from mutirao.core.energy import EnergyMeter
 from mutirao.core.energy_rows import APPEND_S, EnergyRow, RunUse, UsageRow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mutirao.core import model_size
 from mutirao.core.errors import RecipeError
 from mutirao.core.model_size import memory_per_worker, parameter_count, resolve

@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
 from mutirao.core import probes
 from mutirao.core.estimates import Codecarbon, Constant
 from mutirao.core.probes import Counter, Counters, Nvml, choose, rapl_counters

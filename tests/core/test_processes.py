@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+
 from mutirao.core.processes import Environment, Process, Trees, assign, machine, snapshot
 
 

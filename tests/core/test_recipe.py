@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mutirao.core import recipe as recipes
 from mutirao.core.errors import RecipeError
 from mutirao.core.recipe import Recipe, Section, differences, identity, role, section_identity

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import Manifest, commit
 from mutirao.core.progress import Progress

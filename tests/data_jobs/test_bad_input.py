@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+
 from mutirao.core.errors import DataError, RecipeError, UserError
 from mutirao.core.schemas import read_ipc
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from mutirao.core.errors import RecipeError
-from mutirao.core.languages import canonical, iso639_3, load_pack
 
 from data_jobs.filter import RULES, VALUE_NAMES, decide, measure, thresholds
+from mutirao.core.errors import RecipeError
+from mutirao.core.languages import canonical, iso639_3, load_pack
 
 PACK = load_pack("pt")
 STOPS = sorted(PACK.stop_words)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mutirao.core.stages import BY_NAME
 
 GOLDEN = Path(__file__).with_name("golden.json")

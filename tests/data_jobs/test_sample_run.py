@@ -8,11 +8,11 @@ from importlib import resources
 
 import numpy as np
 import pytest
+
+from data_jobs.view import explain, find, show
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import verify
 from mutirao.core.schemas import read_ipc
-
-from data_jobs.view import explain, find, show
 
 
 def column(paths, kind: str, name: str) -> list:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from mutirao.core.errors import RecipeError
-from mutirao.core.recipe import Recipe
-from mutirao.core.schemas import read_ipc
 
 from data_jobs.exact import normalized
 from data_jobs.langid import CHARACTERS, window
@@ -15,6 +12,9 @@ from data_jobs.sources import file_format, source_fingerprints
 from data_jobs.split import heldout_rule
 from data_jobs.survivors import ALL_PAIRS
 from data_jobs.tokenizer import train_bpe
+from mutirao.core.errors import RecipeError
+from mutirao.core.recipe import Recipe
+from mutirao.core.schemas import read_ipc
 
 
 def test_formats_follow_the_suffix():

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tiny_recipe import RECIPE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

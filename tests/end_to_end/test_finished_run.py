@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+
 from mutirao.core.stages import STAGE_NAMES
 from tiny_recipe import RECIPE
 

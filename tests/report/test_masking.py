@@ -1,6 +1,7 @@
 """Personal data in sample text is masked, ordinary numbers are not."""
 
 import pytest
+
 from mutirao.report.masking import mask, mask_pair
 
 

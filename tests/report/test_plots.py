@@ -4,6 +4,7 @@ import dataclasses
 import xml.etree.ElementTree as ET
 
 import pytest
+
 from mutirao.report import plots
 from mutirao.report.facts import Drop, Energy, Facts, StageEnergy
 

@@ -6,6 +6,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
+
 from made_up_run import RECIPE, finished_run
 from mutirao.core.energy_rows import EnergyRow, RunUse, SegmentWriter, UsageRow
 from mutirao.core.files import write_json

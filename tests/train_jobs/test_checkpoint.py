@@ -6,9 +6,9 @@ import os
 
 import pytest
 import torch
-from mutirao.core.errors import DataError, UserError
 from safetensors.torch import load_file
 
+from mutirao.core.errors import DataError, UserError
 from train_jobs import checkpoint
 from train_jobs.checkpoint import Slice
 

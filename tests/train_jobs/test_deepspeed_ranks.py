@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+
 from mutirao.core.files import read_json
 from mutirao.core.manifest import read_manifest
 from mutirao.core.metrics import step_losses
 from mutirao.core.stop import clear_stop, request_stop
 from tiny_train import make_pack, make_plan, make_recipe
-
 from train_jobs import checkpoint, loop, ranks
 from train_jobs.worker import prepare
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mutirao.core.errors import RecipeError, UserError
 from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.stop import request_stop
 from tiny_train import VOCAB, make_pack, make_plan, make_recipe
-
 from train_jobs import checkpoint, loop
 from train_jobs.engine import TorchEngine
 from train_jobs.guard import MAX_IN_A_ROW
@@ -91,7 +91,8 @@ sys.path.insert(0, sys.argv[1])
 from tiny_train import make_recipe, make_plan
 from mutirao.core.manifest import read_manifest
 from train_jobs import loop
-plan = make_plan(make_recipe(checkpoint_every=1), read_manifest(Path(sys.argv[2])), Path(sys.argv[3]))
+pack, run_dir = read_manifest(Path(sys.argv[2])), Path(sys.argv[3])
+plan = make_plan(make_recipe(checkpoint_every=1), pack, run_dir)
 loop.train(plan)
 """
 
@@ -159,7 +160,6 @@ def test_the_guard_ends_a_run_that_never_recovers(pack, tmp_path, monkeypatch):
 
 def test_norms_do_not_decay_and_matrices_do():
     from mutirao.core.model_size import resolve
-
     from train_jobs.model import build_model, decay_groups
 
     model = build_model(resolve(make_recipe().model, VOCAB), seed=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from mutirao.core.errors import RecipeError
 from tiny_train import chain, make_pack, make_recipe
-
 from train_jobs import loader as loading
 from train_jobs.loader import Loader, heldout_batches, order, peek, permute
 

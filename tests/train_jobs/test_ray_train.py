@@ -1,4 +1,4 @@
-"""Ray Train restarts a killed worker's group; the weights are those of a run that nobody disturbed."""
+"""Ray Train restarts a killed worker's group; the weights are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 
 import pytest
 import torch.multiprocessing as mp
+
 from mutirao.core.errors import EnvironmentProblem
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import read_manifest
 from mutirao.core.metrics import read_metrics
 from mutirao.core.progress import Progress
 from tiny_train import make_pack, make_plan, make_recipe
-
 from train_jobs import checkpoint, loop, ranks
 from train_jobs.launch import run_train
 from train_jobs.worker import prepare
@@ -74,6 +74,6 @@ def test_more_workers_than_cpus_are_refused_instead_of_waiting_for_ever(ray_sess
     recipe = make_recipe(engine="deepspeed", workers=64)
     quiet = Progress(quiet=True)
     job = StageJob("train", recipe, tmp_path / "train", inputs, tmp_path / "run", quiet)
-    with pytest.raises(EnvironmentProblem, match="train.workers is 64") as caught:
+    with pytest.raises(EnvironmentProblem, match=r"train\.workers is 64") as caught:
         run_train(job)
     assert caught.value.code == "no-room"

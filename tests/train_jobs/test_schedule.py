@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tiny_train import make_recipe
 
+from tiny_train import make_recipe
 from train_jobs.schedule import learning_rate, total_steps
 
 

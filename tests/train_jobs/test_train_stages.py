@@ -10,12 +10,12 @@ from dataclasses import asdict
 
 import pytest
 import torch
+
 from mutirao.core.errors import DataError, Stopped
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import commit
 from mutirao.core.progress import Progress
 from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
-
 from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
 from train_jobs.export import export_run, run_export
 from train_jobs.launch import STAGES, dry_run
@@ -54,7 +54,8 @@ def test_the_result_says_what_was_trained(trained):
     info = trained.content["info"]
     assert info["steps"] == 120 and info["tokens"] == 16 * 8 * 120
     assert [p.path for p in trained.parts] == ["model.safetensors", "config.json", "losses.jsonl"]
-    losses = [json.loads(line) for line in open(trained.directory / "losses.jsonl")]
+    text = (trained.directory / "losses.jsonl").read_text()
+    losses = [json.loads(line) for line in text.splitlines()]
     assert [row["step"] for row in losses] == list(range(1, 121))
     assert info["final_loss"] == losses[-1]["loss"]
     assert trained.provenance["attempts"] == 1

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from mutirao.core import schemas
 from mutirao.core.files import sha256_file
 from mutirao.core.manifest import Manifest, Part, commit, write_part
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Recipe
-
 from train_jobs.loop import Plan
 
 VOCAB = 300

@@ -1,4 +1,4 @@
-"""What training measured: numbered segments `metrics/NNNNNN.jsonl` of a run, merged by their readers.
+"""What training measured: numbered segments `metrics/NNNNNN.jsonl` of a run, merged by readers.
 
 Every attempt (a start, a resume, a restart after a fault) opens the next number and only appends to
 it, so no attempt can spoil the rows of another. `read_metrics` merges them: for the same kind and
@@ -66,7 +66,8 @@ class MetricsWriter:
         number = 1 + max((int(path.stem) for path in segments(run_dir)), default=-1)
         while True:
             try:
-                self._stream = open(folder / f"{number:06d}.jsonl", "x", encoding="utf-8")
+                path = folder / f"{number:06d}.jsonl"
+                self._stream = open(path, "x", encoding="utf-8")  # noqa: SIM115
                 break
             except FileExistsError:
                 number += 1

@@ -99,7 +99,7 @@ def memory_per_worker(shape: ModelShape, train: Train, cuda: bool = False) -> di
     workers, stage 2 the gradients too, stage 3 the parameters too; the torch engine divides none.
     Activations: 34 s b h L bytes at 2 bytes a value (Korthikanti, arXiv 2205.05198, table 2,
     without the score matrix, which the fused attention never stores); with gradient checkpointing
-    2 s b h L and one whole layer. Logits: one copy in the model's type, fp32 logits, their gradient.
+    2 s b h L and one whole layer. Logits: in the model's type, in fp32, their gradient.
     """
     count, width, workers = parameter_count(shape), dtype_bytes(train, cuda), train.workers
     stage = train.zero_stage if train.engine == "deepspeed" else 0
@@ -136,7 +136,7 @@ def _activation_bytes(shape: ModelShape, tokens: int, width: int, recompute: boo
 def _check(shape: ModelShape, vocab_size: int) -> None:
     if shape.hidden_size % shape.heads or shape.head_size % 2:
         raise RecipeError(
-            f"hidden_size {shape.hidden_size} does not divide into {shape.heads} heads of even size",
+            f"hidden_size {shape.hidden_size} does not make {shape.heads} heads of even size",
             "model.hidden_size",
             f"Choose a multiple of {2 * shape.heads}.",
             "bad-shape",

@@ -44,7 +44,13 @@ STAGES: tuple[Stage, ...] = (
     Stage("pack", ("split", "tokenizer"), ("pack",), 1, "write the token shards"),
     Stage("train", ("pack", "tokenizer"), ("model", "train", "seed"), 1, "pretrain the model"),
     Stage("evaluate", ("train", "pack", "tokenizer"), ("evaluate",), 1, "held-out bits per byte"),
-    Stage("export", ("train", "tokenizer"), ("export",), 1, "write the Hugging Face folder"),
+    Stage(
+        "export",
+        ("train", "tokenizer", "evaluate"),
+        ("export",),
+        1,
+        "write the Hugging Face folder",
+    ),
 )
 
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
