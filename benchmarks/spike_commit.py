@@ -64,7 +64,7 @@ def fill(stream, number: int) -> int:
 
 
 def read_forever(directory: Path) -> None:
-    """Open what is committed and check it; a half-written artefact would end this process with 1."""
+    """Open what is committed and check it; a half-written artefact ends this process with 1."""
     while True:
         manifest = read_manifest(directory)
         if manifest is not None and verify(manifest):
