@@ -218,11 +218,11 @@ def test_the_budget_says_stop_and_counts_earlier_attempts(tmp_path):
 
 def test_the_budget_is_noticed_while_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("mutirao.core.energy.BUDGET_S", 0.0)
-    energy = FAST.model_copy(update={"budget_kwh": 10 / 3.6e6})
+    energy = FAST.model_copy(update={"budget_kwh": 60 / 3.6e6})
     with measured(tmp_path, "r1", energy) as meter:
         wait_for(running(meter), "the meter")
         seen = []
-        for _ in range(20):
+        for _ in range(100):
             with meter.stage("clean"):  # each border puts the rows before it on disk
                 burn(0.1)
             seen.append(meter.check_budget())
@@ -230,6 +230,7 @@ def test_the_budget_is_noticed_while_the_run_goes_on(tmp_path, monkeypatch):
             if seen[-1] == "stop":
                 break
     assert seen[0] == "ok" and seen[-1] == "stop"
+    assert seen == sorted(seen, key=["ok", "warn", "stop"].index)
 
 
 def test_an_unknown_country_is_a_warning_and_no_grams(tmp_path):

@@ -50,4 +50,4 @@ def run(recipe, overrides, until, start, redo, name, new, dry_run, no_ray) -> No
         raise
     from mutirao.run.show import run_record, run_summary
 
-    print_result(run_record(finished), run_summary(finished))
+    print_result(run_record(finished), run_summary(finished, stages=settings().quiet))

@@ -89,7 +89,7 @@ def resume(run: str) -> None:
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Continue with: {command}", err=True)
         raise
-    print_result(run_record(ended), run_summary(ended))
+    print_result(run_record(ended), run_summary(ended, stages=settings().quiet))
 
 
 @runs.command()

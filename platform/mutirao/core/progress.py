@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 EVERY_S = 30.0
 EVERY_SHARE = 0.05
+AT_MOST_EVERY_S = 10.0  # short work needs no lines
 
 
 class Progress:
@@ -78,7 +79,7 @@ class Progress:
             return
         now, share = time.monotonic(), self._done / max(self._total, 1)
         due = now - self._last_time >= EVERY_S or share - self._last_share >= EVERY_SHARE
-        if due and now - self._last_time >= 2.0 and self._done < self._total:
+        if due and now - self._last_time >= AT_MOST_EVERY_S and self._done < self._total:
             self._last_time, self._last_share = now, share
             tail = f", {note}" if note else ""
             self.say(f"  {self._label}: {self._done:,} of {self._total:,} {self._unit}{tail}")

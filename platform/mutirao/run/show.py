@@ -73,11 +73,13 @@ def run_record(run: Run) -> dict[str, Any]:
     }
 
 
-def run_summary(run: Run) -> list[str]:
+def run_summary(run: Run, stages: bool = True) -> list[str]:
+    """The run on a page; `stages=False` where they have just been said one by one."""
     found = manifests(workdir_of(run), run)
     head = f"Run {run.id}: {status_word(run)}"
     lines = [head + (f" ({run.record['reason']})" if run.record["reason"] else "")]
-    lines += [f"  {stage_line(name, manifest)}" for name, manifest in found.items()]
+    if stages:
+        lines += [f"  {stage_line(name, manifest)}" for name, manifest in found.items()]
     result = evaluation(found)
     if result:
         lines.append(
