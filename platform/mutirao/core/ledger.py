@@ -8,6 +8,7 @@ Energy in joules, times in seconds, CO2e in grams.
 from __future__ import annotations
 
 import csv
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mutirao.core.energy_totals import ratio, totals
 from mutirao.core.stage_marks import OUTCOMES
 
 __all__ = ["export_rows", "merge", "read_rows", "show", "totals"]
+
+COLUMNS = 79
 
 
 def show(run_dir: Path, workdir: Path | None = None, country: str = "") -> list[str]:
@@ -29,23 +32,29 @@ def show(run_dir: Path, workdir: Path | None = None, country: str = "") -> list[
         f"{t['run']}: {_kwh(t['energy_j'])} kWh ({t['energy_j']:,.1f} J) in {t['wall_s']:,.1f} s"
         f"{attempts}, {t['measured_share']:.0%} measured, the rest estimated",
         "",
-        f"{'stage':<18}{'kWh':>11}{'share':>7}{'measured':>10}{'wasted':>8}"
-        f"{'wall s':>10}{'CPU s':>10}{'gCO2e':>10}",
+        f"{'stage':<16}{'kWh':>11}{'share':>7}{'measured':>10}{'wasted':>8}"
+        f"{'wall s':>9}{'CPU s':>9}{'gCO2e':>9}",
     ]
     for name, row in t["stages"].items():
         share, measured = ratio(row["energy_j"], t["energy_j"]), row["measured_j"]
         grams = "?" if row["co2e_g"] is None else f"{row['co2e_g']:.3g}"
         lines.append(
-            f"{name:<18}{_kwh(row['energy_j']):>11}{share:>7.0%}"
+            f"{name:<16}{_kwh(row['energy_j']):>11}{share:>7.0%}"
             f"{ratio(measured, row['energy_j']):>10.0%}"
             f"{ratio(row['wasted_j'], row['energy_j']):>8.0%}"
-            f"{row['wall_s']:>10,.1f}{row['cpu_s']:>10,.1f}{grams:>10}"
+            f"{row['wall_s']:>9,.1f}{row['cpu_s']:>9,.1f}{grams:>9}"
         )
-    return [*lines, "", *_machine_lines(t), *_carbon_lines(t), *_gap_lines(t)]
+    tail = [*_machine_lines(t), *_carbon_lines(t), *_gap_lines(t)]
+    return [*lines, "", *(piece for line in tail for piece in _wrapped(line))]
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="  ", drop_whitespace=True)
 
 
 def _kwh(energy_j: float) -> str:
-    return f"{energy_j / J_PER_KWH:.4g}"
+    value = energy_j / J_PER_KWH
+    return f"{value:.7f}" if value < 0.01 else f"{value:,.4g}"
 
 
 def _machine_lines(t: dict[str, Any]) -> list[str]:

@@ -44,7 +44,7 @@ def status_word(run: Run) -> str:
 
 
 def run_row(run: Run) -> str:
-    done = [name for name, entry in run.stages.items() if entry.get("status") == "done"]
+    done = [n for n in STAGE_NAMES if run.stages.get(n, {}).get("status") == "done"]
     last = done[-1] if done else "-"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
     return f"{run.id:<28} {status_word(run):<12} {when}  {last}"
@@ -112,7 +112,7 @@ def energy_line(totals: dict[str, Any]) -> str:
     grams = totals["co2e_g"]
     carbon = f", {grams:.2f} g CO2e" if grams is not None else ""
     return (
-        f"Energy of this run: {totals['energy_j'] / 3.6e6:.6f} kWh "
+        f"Energy of this run: {totals['energy_j'] / 3.6e6:.4g} kWh "
         f"({totals['measured_share']:.0%} measured){carbon}"
     )
 
