@@ -30,14 +30,14 @@ def show(run_dir: Path, workdir: Path | None = None, country: str = "") -> list[
     attempts = f" in {t['attempts']} attempts" if t["attempts"] > 1 else ""
     lines = [
         f"{t['run']}: {_kwh(t['energy_j'])} kWh ({t['energy_j']:,.1f} J) in {t['wall_s']:,.1f} s"
-        f"{attempts}, {t['measured_share']:.0%} measured, the rest estimated",
+        f"{attempts}, {t['measured_share']:.0%} measured",
         "",
         f"{'stage':<16}{'kWh':>11}{'share':>7}{'measured':>10}{'wasted':>8}"
         f"{'wall s':>9}{'CPU s':>9}{'gCO2e':>9}",
     ]
     for name, row in t["stages"].items():
         share, measured = ratio(row["energy_j"], t["energy_j"]), row["measured_j"]
-        grams = "?" if row["co2e_g"] is None else f"{row['co2e_g']:.3g}"
+        grams = "?" if row["co2e_g"] is None else f"{row['co2e_g']:,.4f}"
         lines.append(
             f"{name:<16}{_kwh(row['energy_j']):>11}{share:>7.0%}"
             f"{ratio(measured, row['energy_j']):>10.0%}"
