@@ -216,7 +216,10 @@ def test_driver_and_workers_import_the_shipped_code_and_pythons_own_platform(
 
 def test_ctrl_c_ends_the_following_but_not_the_job(client, head):
     program = (
-        "import sys; from cluster.connect import connect; from cluster.follow import follow; "
+        "import signal, sys; from cluster.connect import connect; "
+        "from cluster.follow import follow; "
+        # A test run in the background inherits an ignored Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from mutirao.core.progress import Progress; "
         f"sys.exit(follow(connect({head!r}), 'going-on', {head!r}, Progress()))"
     )

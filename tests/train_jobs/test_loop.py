@@ -40,6 +40,14 @@ def same_state(one: Path, other: Path) -> bool:
     return all(torch.equal(a.full(n, k), b.full(n, k)) for n in a.shapes for k in checkpoint.KINDS)
 
 
+@pytest.fixture(autouse=True)
+def default_sigterm():
+    """As in a worker of its own: a Ray started earlier in this process has put a handler there."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_it_learns(undisturbed):
     losses = step_losses(undisturbed)
     assert list(losses) == list(range(1, 11))
