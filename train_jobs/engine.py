@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,20 +43,20 @@ def build_engine(model: torch.nn.Module, train: Train, micro: int, passes: int) 
 LossOf = Callable[[torch.Tensor], torch.Tensor]  # logits -> the scalar to differentiate
 
 
-class Engine:
+class Engine(ABC):
     """What the loop uses; both engines average gradients over the ranks."""
 
     module: torch.nn.Module
     optimizer: GuardedAdamW
     device: torch.device
 
+    @abstractmethod
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """input_ids int64 [b, L] -> logits [b, L, V] in the engine's type."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accumulate(self, input_ids: torch.Tensor, loss_of: LossOf, last: bool) -> torch.Tensor:
         """Forward and backward of one pass, `last` before `step` comes. Returns the loss."""
-        raise NotImplementedError
 
     def step(self, lr: float, loss: float) -> Outcome:
         """One optimizer step at rate `lr`, left out if loss or gradients are not finite."""
@@ -65,11 +66,13 @@ class Engine:
         norm = self._step()
         return Outcome(norm, not (math.isfinite(loss) and math.isfinite(norm)))
 
+    @abstractmethod
     def _step(self) -> float:
-        raise NotImplementedError
+        """Step the optimizer; returns the global gradient norm before clipping."""
 
+    @abstractmethod
     def slices(self) -> list[Slice]:
-        raise NotImplementedError
+        """This rank's part of the fp32 weights and moments."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Weights and moments as the checkpoint has them. The model that the engine was built from

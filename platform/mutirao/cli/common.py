@@ -45,40 +45,23 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     return callback
 
 
+WORKDIR_HELP = "Where results and runs live [MUTIRAO_HOME, else ./mutirao-work]."
+# option -> (the setting's name, help); all but the first are flags
+GLOBAL_OPTIONS = {
+    "--workdir": ("workdir_option", WORKDIR_HELP),
+    "--json": ("json", "Results as JSON."),
+    "--quiet": ("quiet", "No progress on stderr."),
+    "--debug": ("debug", "Show tracebacks."),
+}
+
+
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --workdir, --json, --quiet and --debug to a command."""
-    options = [
-        click.option(
-            "--workdir",
-            metavar="PATH",
-            expose_value=False,
-            callback=_set("workdir_option"),
-            help="Where results and runs live [MUTIRAO_HOME, else ./mutirao-work].",
-        ),
-        click.option(
-            "--json",
-            is_flag=True,
-            expose_value=False,
-            callback=_set("json"),
-            help="Results as JSON.",
-        ),
-        click.option(
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            callback=_set("quiet"),
-            help="No progress on stderr.",
-        ),
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=_set("debug"),
-            help="Show tracebacks.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
+    for option, (name, text) in reversed(GLOBAL_OPTIONS.items()):
+        kind: dict[str, Any] = {"metavar": "PATH"} if option == "--workdir" else {"is_flag": True}
+        command = click.option(option, expose_value=False, callback=_set(name), help=text, **kind)(
+            command
+        )
     return command
 
 
