@@ -25,7 +25,7 @@ QUIET := RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 .PHONY: demo test check format install system-packages clean
 
 demo: $(STAMP)
-	$(QUIET) $(BIN)/mutirao run demo
+	@$(QUIET) $(BIN)/mutirao run demo
 
 test: $(STAMP) check
 	$(QUIET) $(BIN)/python -m pytest

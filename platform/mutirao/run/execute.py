@@ -35,6 +35,7 @@ from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
 from mutirao.core.workdir import Workdir
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.session import prepare_environment, ray_session
+from mutirao.run.show import short
 from mutirao.run.sources import fingerprints
 from mutirao.run.stopping import Stopping
 from mutirao.run.summary import stage_line
@@ -265,7 +266,7 @@ def _meter(run: Run, state: Execution) -> EnergyMeter:
 
 def _say_beginning(run: Run, state: Execution) -> None:
     kin = nearest_relative(state.workdir, state.loaded.recipe, run.id)
-    state.progress.say(f"Run {run.id} in {run.directory}")
+    state.progress.say(f"Run {run.id} in {short(run.directory)}")
     if run.status == "new" and kin:
         changed = "; ".join(kin[1][:3]) or "the content of the sources"
         state.progress.say(f"  a new run, it differs from {kin[0].id} in {changed}")
