@@ -29,7 +29,7 @@ def show(run_dir: Path, workdir: Path | None = None, country: str = "") -> list[
         return [f"{run_dir.name}: no energy was measured"]
     attempts = f" in {t['attempts']} attempts" if t["attempts"] > 1 else ""
     lines = [
-        f"{t['run']}: {_kwh(t['energy_j'])} kWh ({t['energy_j']:,.1f} J) in {t['wall_s']:,.1f} s"
+        f"{t['run']}: {kwh(t['energy_j'])} kWh ({t['energy_j']:,.1f} J) in {t['wall_s']:,.1f} s"
         f"{attempts}, {t['measured_share']:.0%} measured",
         "",
         f"{'stage':<16}{'kWh':>11}{'share':>7}{'measured':>10}{'wasted':>8}"
@@ -39,7 +39,7 @@ def show(run_dir: Path, workdir: Path | None = None, country: str = "") -> list[
         share, measured = ratio(row["energy_j"], t["energy_j"]), row["measured_j"]
         grams = "?" if row["co2e_g"] is None else f"{row['co2e_g']:,.4f}"
         lines.append(
-            f"{name:<16}{_kwh(row['energy_j']):>11}{share:>7.0%}"
+            f"{name:<16}{kwh(row['energy_j']):>11}{share:>7.0%}"
             f"{ratio(measured, row['energy_j']):>10.0%}"
             f"{ratio(row['wasted_j'], row['energy_j']):>8.0%}"
             f"{row['wall_s']:>9,.1f}{row['cpu_s']:>9,.1f}{grams:>9}"
@@ -52,7 +52,8 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, COLUMNS, subsequent_indent="  ", drop_whitespace=True)
 
 
-def _kwh(energy_j: float) -> str:
+def kwh(energy_j: float) -> str:
+    """Joules as kWh for people: never an exponent."""
     value = energy_j / J_PER_KWH
     return f"{value:.7f}" if value < 0.01 else f"{value:,.4g}"
 
@@ -67,7 +68,7 @@ def _machine_lines(t: dict[str, Any]) -> list[str]:
     return [
         f"outcome: {outcomes}",
         f"method: {methods or 'none'}",
-        f"machine in that time: {_kwh(m['energy_j'])} kWh: this run"
+        f"machine in that time: {kwh(m['energy_j'])} kWh: this run"
         f" {ratio(t['energy_j'], m['energy_j']):.0%},"
         f" other runs {ratio(m['other_runs_j'], m['energy_j']):.0%},"
         f" the meter {ratio(m['meter_j'], m['energy_j']):.1%},"

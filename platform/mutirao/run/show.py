@@ -109,10 +109,12 @@ def energy_totals(run: Run) -> dict[str, Any]:
 
 
 def energy_line(totals: dict[str, Any]) -> str:
+    from mutirao.core.ledger import kwh
+
     grams = totals["co2e_g"]
     carbon = f", {grams:.2f} g CO2e" if grams is not None else ""
     return (
-        f"Energy of this run: {totals['energy_j'] / 3.6e6:.4g} kWh "
+        f"Energy of this run: {kwh(totals['energy_j'])} kWh "
         f"({totals['measured_share']:.0%} measured){carbon}"
     )
 

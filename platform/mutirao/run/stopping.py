@@ -21,6 +21,8 @@ from mutirao.core.progress import Progress
 from mutirao.core.stop import clear_stop, request_stop, stop_reason
 
 BUDGET_EVERY_S = 5.0
+BUDGET = "the energy budget is used up (energy.budget_kwh)"
+CONTINUE = "Finished work is kept: run the same command again to continue."
 
 
 class Stopping:
@@ -63,7 +65,7 @@ class Stopping:
         """Between stages: end here if somebody asked for it."""
         if reason := stop_reason(self.run_dir):
             clear_stop(self.run_dir)
-            raise Stopped(reason, code="stopped")
+            raise Stopped(f"Stopped: {reason}", hint=CONTINUE, code="stopped")
 
     def watch_budget(self, meter: EnergyMeter) -> None:
         """Every few seconds: warn at 80 % of the energy budget, ask to stop at 100 %."""
@@ -76,12 +78,12 @@ class Stopping:
                     warned = True
                     self.progress.say("  80 % of the energy budget is used")
                 if verdict == "stop":
-                    self.progress.say("  the energy budget is used up: stopping")
-                    request_stop(self.run_dir, "the energy budget is used up")
+                    self.progress.say(f"  {BUDGET}: stopping")
+                    request_stop(self.run_dir, BUDGET)
                     return
 
         threading.Thread(target=watch, daemon=True).start()
 
 
 def _stop_now(number: int, frame: FrameType | None) -> None:
-    raise Stopped("SIGTERM", hint="Run the same command again to continue.", code="stopped")
+    raise Stopped("Stopped: SIGTERM", hint=CONTINUE, code="stopped")
