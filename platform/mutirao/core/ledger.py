@@ -121,7 +121,7 @@ def export_rows(run_dir: Path, path: Path, workdir: Path | None = None, country:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         for stage, row in stages.items():
-            kwh = {d: row["devices"].get(d, 0.0) / J_PER_KWH for d in ("cpu", "gpu", "ram")}
+            used_kwh = {d: row["devices"].get(d, 0.0) / J_PER_KWH for d in ("cpu", "gpu", "ram")}
             writer.writerow(
                 {
                     "project_name": "mutirao",
@@ -129,7 +129,7 @@ def export_rows(run_dir: Path, path: Path, workdir: Path | None = None, country:
                     "experiment_id": stage,
                     "duration": row["wall_s"],
                     "emissions": "" if row["co2e_g"] is None else row["co2e_g"] / 1000,
-                    **{f"{device}_energy": energy for device, energy in kwh.items()},
+                    **{f"{device}_energy": energy for device, energy in used_kwh.items()},
                     "energy_consumed": row["energy_j"] / J_PER_KWH,
                     "country_iso_code": t["carbon"]["country"],
                     "tracking_mode": "; ".join(t["methods"]),
