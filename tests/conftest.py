@@ -14,6 +14,7 @@ os.environ.update(
         "DS_ACCELERATOR": "cpu",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback, see mutirao.run.session
         "OMP_NUM_THREADS": "1",
     }
 )

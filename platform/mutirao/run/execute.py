@@ -70,7 +70,7 @@ class Execution:
 def execute(loaded: LoadedRecipe, workdir: Workdir, options: Options, progress: Progress) -> Run:
     """Run the recipe to its end (or to `--until`). Raises UserError of the kind that ended it."""
     _check_stage_names(options)
-    prepare_environment()
+    prepare_environment(loaded.recipe.ray.address)
     sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
     identifier = run_id(loaded.recipe, [f["sha256"] for f in sources])
     state = Execution(loaded, workdir, options, progress, sources)

@@ -28,12 +28,17 @@ SETTINGS = {
 }
 
 
-def prepare_environment() -> None:
+# A local Ray needs no authentication, since it listens on loopback alone: without the second
+# setting, whose name speaks of other systems, Ray on Linux takes the machine's address and its
+# servers listen on all interfaces (seen with Ray 2.60).
+LOCAL = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def prepare_environment(address: str = "") -> None:
     """Set what Ray reads at import; values that the user has set are kept."""
-    for name, value in SETTINGS.items():
+    local = {} if address or "RAY_ADDRESS" in os.environ else LOCAL
+    for name, value in {**SETTINGS, **local}.items():
         os.environ.setdefault(name, value)
-    if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def ray_session(settings: recipes.Ray, run_id: str = "") -> Iterator[None]:
 
     Raises EnvironmentProblem if no cluster answers at the address.
     """
-    prepare_environment()
+    prepare_environment(settings.address)
     import ray
 
     if ray.is_initialized():
