@@ -55,7 +55,7 @@ def run_export(job: StageJob) -> StageResult:
 
 
 def export_run(trained: Manifest, tokenizer: Manifest, output: Path, dtype: str = "fp32") -> None:
-    """`mutirao model export`: the loadable files in any folder, without a run around them."""
+    """The loadable files in any folder and type, without a run around them."""
     shape = ModelShape(**trained.content["info"]["shape"])
     write_model(output, trained.directory, shape, eos_of(tokenizer.directory), dtype)
     for path in tokenizer_files(tokenizer):

@@ -84,9 +84,13 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
 def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> StageResult:
     from train_jobs import checkpoint
     from train_jobs.export import write_config, write_weights
+    from train_jobs.loop import Plan, check_same_recipe
 
     saved = checkpoint.newest(job.run_dir, job.progress.say)
     assert saved is not None and saved.step == steps
+    # A training that had ended before this attempt never went through the loop's own check.
+    plan = Plan(job.recipe, shape, job.inputs["pack"].directory, job.run_dir)
+    check_same_recipe(saved, plan, job.inputs["pack"].content_hash)
     losses = step_losses(job.run_dir)
     pack = job.inputs["pack"]
     parts = [

@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import write_json
 from mutirao.core.manifest import read_manifest
-from mutirao.core.model_size import ModelShape
+from mutirao.core.model_size import ModelShape, shape_record
 from mutirao.core.recipe import Recipe, differences, section_identity
 from train_jobs import checkpoint, ranks
 from train_jobs.engine import DeepSpeedEngine, Engine, build_engine
@@ -135,7 +136,7 @@ def save(plan: Plan, engine: Engine, step: int, skipped: int, pack_hash: str) ->
         "skipped": skipped,
         # Nothing is drawn after the weights: order and dropout-free steps follow from the seed.
         "rng": {"seed": plan.recipe.seed},
-        "identity": section_identity(plan.recipe, ("model", "train", "seed")),
+        "identity": training_identity(plan),
     }
     shapes = model_shapes(engine)
     checkpoint.save(plan.run_dir, step, engine.slices(), shapes, state, plan.recipe.train.keep_last)
@@ -174,9 +175,17 @@ def passes_per_step(train, world: int) -> tuple[int, int]:
     return micro, -(-share // micro)
 
 
+def training_identity(plan: Plan) -> dict[str, Any]:
+    """What makes it this training. The shape besides the recipe: a preset's name may come to mean
+    other dimensions with another version."""
+    return {
+        **section_identity(plan.recipe, ("model", "train", "seed")),
+        "shape": shape_record(plan.shape),
+    }
+
+
 def check_same_recipe(saved: checkpoint.Checkpoint, plan: Plan, pack_hash: str) -> None:
-    now = section_identity(plan.recipe, ("model", "train", "seed"))
-    changed = differences(saved.state["identity"], now)
+    changed = differences(saved.state["identity"], training_identity(plan))
     if saved.state["cursor"]["pack"] != pack_hash:
         changed.append("pack: other token shards")
     if changed:

@@ -154,7 +154,8 @@ def test_any_stage_may_be_missing(run, missing):
     run_dir, manifests = run
     del manifests[missing]
     shutil.rmtree(run_dir / "metrics")
-    Checker(write_report(run_dir, manifests, RECIPE).read_text(encoding="utf-8"))
+    page = Checker(write_report(run_dir, manifests, RECIPE).read_text(encoding="utf-8"))
+    assert page.tags.count("h1") == 1
 
 
 def test_results_of_the_evaluation_that_cannot_be_read_are_left_out(run):

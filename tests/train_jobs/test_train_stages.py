@@ -6,14 +6,15 @@ import json
 import math
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from mutirao.core.errors import DataError, Stopped
+from mutirao.core.errors import DataError, RecipeError, Stopped
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import commit
+from mutirao.core.model_size import resolve
 from mutirao.core.progress import Progress
 from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
 from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
@@ -115,6 +116,18 @@ def test_the_trained_model_beats_the_unigram_model_and_speaks(inputs, trained, t
     assert len(samples) == 2 and all(s["prompt"] for s in samples)  # two held-out documents
     again = run_stage("evaluate", tmp_path, recipe, {**inputs, "train": trained})
     assert again.content == found.content
+
+
+def test_a_finished_training_of_another_shape_is_not_taken_for_this_one(
+    inputs, tmp_path, monkeypatch
+):
+    """A later version may give a preset's name other dimensions: the recipe is the same then."""
+    recipe = make_recipe(tokens=128)
+    run_stage("train", tmp_path, recipe, inputs)
+    wider = replace(resolve(recipe.model, VOCAB), intermediate_size=56)
+    monkeypatch.setattr("train_jobs.launch.resolve", lambda model, vocab: wider)
+    with pytest.raises(RecipeError, match=r"shape.intermediate_size: 48 -> 56"):
+        run_stage("train", tmp_path, recipe, inputs)
 
 
 def test_a_model_that_did_not_learn_ends_the_run_with_both_numbers(inputs, tmp_path):

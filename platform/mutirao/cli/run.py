@@ -41,7 +41,7 @@ def run(recipe, overrides, until, start, redo, name, new, dry_run, no_ray) -> No
     from mutirao.run.execute import Options, execute
 
     command = " ".join(["mutirao", *map(shlex.quote, sys.argv[1:])])
-    options = Options(until, start, redo, new, not no_ray, command)
+    options = Options(until, start, redo, new, not no_ray)
     progress = Progress(quiet=settings().quiet)
     try:
         finished = execute(loaded, settings().workdir, options, progress)

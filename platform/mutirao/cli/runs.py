@@ -83,9 +83,7 @@ def resume(run: str) -> None:
     loaded = LoadedRecipe(found.recipe(), path.read_text(encoding="utf-8"), str(path), base)
     command = f"mutirao runs resume {found.id}"
     try:
-        ended = execute(
-            loaded, settings().workdir, Options(command=command), Progress(quiet=settings().quiet)
-        )
+        ended = execute(loaded, settings().workdir, Options(), Progress(quiet=settings().quiet))
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Continue with: {command}", err=True)
         raise

@@ -8,18 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.model_size import (
-    flops_per_token,
-    memory_per_worker,
-    parameter_count,
-    resolve,
-    shape_record,
-)
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import load_run, nearest_relative, run_id
 from mutirao.core.workdir import Workdir
 from mutirao.run.plan import make_plan
 from mutirao.run.sources import fingerprints
+from train_jobs.launch import dry_run as training_needs
 
 
 def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], list[str]]:
@@ -53,16 +47,15 @@ def _model(loaded: LoadedRecipe, steps: list) -> dict[str, Any]:
     for step in steps:
         if step.stage.name == "tokenizer" and step.manifest is not None:
             vocab = step.manifest.content["info"]["vocab_size"]
-    shape = resolve(recipe.model, vocab)
-    steps_total = -(-recipe.train.tokens // (recipe.train.global_batch * shape.context))
+    needed = training_needs(recipe, vocab)
     return {
-        "model": {"preset": recipe.model.preset, **shape_record(shape)},
-        "parameters": parameter_count(shape),
-        "flops": flops_per_token(shape) * recipe.train.tokens,
+        "model": {"preset": recipe.model.preset, **needed["shape"]},
+        "parameters": needed["parameters"],
+        "flops": needed["flops"],
         "tokens": recipe.train.tokens,
-        "steps": steps_total,
+        "steps": needed["steps"],
         "workers": recipe.train.workers,
-        "memory_per_worker_bytes": memory_per_worker(shape, recipe.train),
+        "memory_per_worker_bytes": needed["memory_per_worker"],
     }
 
 

@@ -52,7 +52,6 @@ class Options:
     redo: str | None = None
     new: bool = False  # start the run afresh: forget its checkpoints and metrics
     use_ray: bool = True
-    command: str = "mutirao run"  # what the person types to continue
 
 
 @dataclass
