@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mutirao.cli.common import global_options, print_result, settings
+
+if TYPE_CHECKING:
+    from mutirao.core.recipe_file import LoadedRecipe
+    from mutirao.run.execute import Options
 
 
 @click.command()
@@ -27,7 +32,6 @@ def run(recipe, overrides, until, start, redo, name, new, dry_run, no_ray) -> No
     Finished work is not done again: after Ctrl-C, a crash or a kill, the same
     command goes on where it stopped.
     """
-    from mutirao.core.progress import Progress
     from mutirao.core.recipe_file import load_recipe
 
     if name:
@@ -38,16 +42,22 @@ def run(recipe, overrides, until, start, redo, name, new, dry_run, no_ray) -> No
 
         print_result(*look_ahead(loaded, settings().workdir))
         return
-    from mutirao.run.execute import Options, execute
+    from mutirao.run.execute import Options
 
     command = " ".join(["mutirao", *map(shlex.quote, sys.argv[1:])])
-    options = Options(until, start, redo, new, not no_ray)
-    progress = Progress(quiet=settings().quiet)
+    run_to_end(loaded, Options(until, start, redo, new, not no_ray), command)
+
+
+def run_to_end(loaded: LoadedRecipe, options: Options, command: str) -> None:
+    """Run and print the result; after Ctrl-C, the command that continues."""
+    from mutirao.core.progress import Progress
+    from mutirao.run.execute import execute
+    from mutirao.run.show import run_record, run_summary
+
+    quiet = settings().quiet
     try:
-        finished = execute(loaded, settings().workdir, options, progress)
+        finished = execute(loaded, settings().workdir, options, Progress(quiet=quiet))
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Continue with: {command}", err=True)
         raise
-    from mutirao.run.show import run_record, run_summary
-
-    print_result(run_record(finished), run_summary(finished, stages=settings().quiet))
+    print_result(run_record(finished), run_summary(finished, stages=quiet))

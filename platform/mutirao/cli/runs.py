@@ -71,23 +71,16 @@ def resume(run: str) -> None:
     """Continue a run that was stopped, from its own copy of the recipe."""
     from pathlib import Path
 
-    from mutirao.core.progress import Progress
+    from mutirao.cli.run import run_to_end
     from mutirao.core.recipe_file import LoadedRecipe
     from mutirao.core.runs import find_run
-    from mutirao.run.execute import Options, execute
-    from mutirao.run.show import run_record, run_summary
+    from mutirao.run.execute import Options
 
     found = find_run(settings().workdir, run)
     path = found.directory / "recipe.yaml"
     base = Path(found.record["base"])
     loaded = LoadedRecipe(found.recipe(), path.read_text(encoding="utf-8"), str(path), base)
-    command = f"mutirao runs resume {found.id}"
-    try:
-        ended = execute(loaded, settings().workdir, Options(), Progress(quiet=settings().quiet))
-    except KeyboardInterrupt:
-        click.echo(f"\nStopped. Continue with: {command}", err=True)
-        raise
-    print_result(run_record(ended), run_summary(ended, stages=settings().quiet))
+    run_to_end(loaded, Options(), f"mutirao runs resume {found.id}")
 
 
 @runs.command()
