@@ -202,6 +202,9 @@ def _row(text: str, document: Document, item: Item) -> dict[str, Any]:
         "url": _printable(str(fields.pop("url", "") or "")),
         "position": document.position,
         "meta": _meta(fields),
+        "kind": item["kind"],
+        "genre": item["genre"],
+        "messages": "",
     }
 
 

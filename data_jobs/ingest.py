@@ -67,4 +67,6 @@ def _row(file: SourceFile, found: dict[str, Any]) -> dict[str, Any]:
         "text_field": file.settings.text_field,
         "id_field": file.settings.id_field,
         "license": file.settings.license,
+        "kind": file.settings.kind,
+        "genre": file.settings.genre,
     }

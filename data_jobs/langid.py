@@ -29,7 +29,7 @@ from data_jobs.shards import (
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import RecipeError
 from mutirao.core.job import StageJob, StageResult
-from mutirao.core.languages import iso639_3
+from mutirao.core.language_codes import iso639_3
 from mutirao.core.schemas import LANGID
 
 CHARACTERS = 1_200
@@ -109,7 +109,9 @@ def decide(
         return "language-unsure" if confidence < min_confidence else None
 
     reasons = [reason(*pair) for pair in zip(labels, confidences, strict=True)]
-    columns: list[Any] = [reasons, labels, confidences]
+    shares = [float(label in keep) for label in labels]
+    nothing = [None] * len(labels)
+    columns: list[Any] = [reasons, labels, confidences, [""] * len(labels), shares, nothing]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, LANGID, strict=True)]
     return pa.Table.from_arrays(arrays, schema=LANGID)
 

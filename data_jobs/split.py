@@ -35,6 +35,7 @@ from mutirao.core.schemas import KEPT, read_ipc, write_ipc
 from mutirao.core.stages import DECISION_STAGES
 
 SHARD_BYTES = 64_000_000
+COPIED = ["id", "text", "source", "license", "url", "kind", "genre", "messages"]
 MIN_DOCUMENTS = 20
 DROPPED, TRAIN, HELDOUT = 0, 1, 2
 MARK = np.dtype([("key", "<u8"), ("bytes", "<u4"), ("source", "<u2"), ("kept", "<u2")])
@@ -199,9 +200,10 @@ def _segments(item: Item) -> Iterator[pa.Table]:
         table = read_ipc(text_path(item["clean"], shard), "text")
         for first in range(0, len(rows), BATCH_ROWS):
             some = rows[first : first + BATCH_ROWS]
-            picked = table.select(["id", "text", "source", "license", "url"]).take(pa.array(some))
+            picked = table.select(COPIED).take(pa.array(some))
             shards = pa.array(np.full(len(some), shard, np.int32))
-            columns = [*picked.columns, shards, pa.array(some.astype(np.int32))]
+            places = [shards, pa.array(some.astype(np.int32))]
+            columns = [*picked.columns[:5], *places, *picked.columns[5:]]
             yield pa.Table.from_arrays(columns, schema=KEPT)
 
 

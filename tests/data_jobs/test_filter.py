@@ -8,7 +8,8 @@ import pytest
 
 from data_jobs.filter import RULES, VALUE_NAMES, decide, measure, thresholds
 from mutirao.core.errors import RecipeError
-from mutirao.core.languages import canonical, iso639_3, load_pack
+from mutirao.core.language_codes import canonical, iso639_3
+from mutirao.core.languages import load_pack
 
 PACK = load_pack("pt")
 STOPS = sorted(PACK.stop_words)

@@ -25,25 +25,45 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """One source of text: a file, a folder, a glob or a list; `sample://` is the bundled text."""
+    """One source of text: a file, a folder, a glob, a URL or a list of them.
+
+    `sample://` is the bundled text, `s3://` and `gs://` object stores, `hf://datasets/OWNER/NAME` a
+    dataset of the Hugging Face hub; a folder that `datasets` saved is read as it is.
+    """
 
     path: Execution[str | tuple[str, ...]]  # the content is hashed instead of the place
     name: Identity[str] = ""  # default: the file's stem
-    format: Identity[Literal["auto", "jsonl", "text", "parquet", "arrow", "warc"]] = "auto"
+    format: Identity[
+        Literal["auto", "jsonl", "text", "csv", "parquet", "arrow", "warc", "wikipedia"]
+    ] = "auto"
+    kind: Identity[Literal["text", "instruction"]] = "text"  # instruction: turns with their roles
     text_field: Identity[str] = "text"
     id_field: Identity[str] = "id"
+    url_field: Identity[str] = "url"
+    license_field: Identity[str] = "license"
+    messages_field: Identity[str] = "messages"  # [{role, content}, ...]
+    prompt_field: Identity[str] = "prompt"  # with completion_field: where there are no messages
+    completion_field: Identity[str] = "completion"
     license: Identity[str] = ""  # SPDX id for documents that carry none
+    genre: Identity[str] = ""  # a genre of the language pack: its thresholds, where it has some
+    weight: Identity[float] = Field(1.0, ge=0)  # share in the mix, for the plan of the loader
 
 
 class Ingest(Section):
     # Share of bytes per source. No output depends on it: a run refused for it continues.
     max_quarantined: Execution[float] = Field(0.001, ge=0, le=1)
+    # A larger file is read in pieces of this size, by several workers where its format allows.
+    piece_bytes: Identity[int] = Field(268_435_456, ge=1_000)
 
 
 class Clean(Section):
     max_document_bytes: Identity[int] = Field(10_000_000, gt=0)  # longer documents are rejected
     unicode_repair: Identity[bool] = True  # ftfy, where a cheap test shows need
-    html: Identity[Literal["extract", "keep"]] = "extract"  # for WARC records
+    html: Identity[Literal["extract", "keep"]] = "extract"  # pages, and markup inside other text
+    html_engine: Identity[Literal["resiliparse", "trafilatura"]] = "resiliparse"
+    hyphenation: Identity[bool] = True  # join words that a line end has cut
+    boilerplate: Identity[bool] = True  # take out repeated lines and the pack's stock phrases
+    personal_data: Identity[Literal["mask", "keep"]] = "mask"  # e-mail, IP, phone, the pack's own
     shard_bytes: Identity[int] = Field(64_000_000, gt=0)  # text per text shard
 
 
@@ -52,15 +72,22 @@ class Exact(Section):
 
 
 class LangId(Section):
-    keep: Identity[tuple[str, ...]] = ()  # ISO 639-3 codes; default: the recipe's language
+    keep: Identity[tuple[str, ...]] = ()  # language codes; default: the recipe's language
     min_confidence: Identity[float] = Field(0.5, ge=0, le=1)
     model: Identity[str] = "builtin"  # or the path of a fastText model (its hash enters the key)
+    engine: Identity[Literal["fast", "fasttext"]] = "fast"  # fast: pycld2 first, fastText in doubt
+    window_bytes: Identity[int] = Field(1200, ge=200)  # of a long document, in three places
+    mode: Identity[Literal["document", "paragraph"]] = "document"
+    min_share: Identity[float] = Field(0.5, ge=0, le=1)  # paragraph mode: of the text in `keep`
+    varieties: Identity[tuple[str, ...]] = ()  # such as pt-BR; default: all, undecided too
 
 
 class Filter(Section):
     """Thresholds come from the language pack; a value here overrides the pack's."""
 
     thresholds: Identity[dict[str, float]] = {}
+    allowed_licenses: Identity[tuple[str, ...]] = ()  # SPDX ids, "" for none stated; empty: all
+    scores: Identity[dict[str, str]] = {}  # name -> a fastText model; thresholds min_ / max_NAME
 
 
 class NearDup(Section):
@@ -163,6 +190,7 @@ class Recipe(Section):
     format: Execution[int] = FORMAT
     name: Execution[str] = "run"
     language: Identity[str] = "por_Latn"
+    language_pack: Execution[str] = ""  # a folder of your own; its content is hashed
     seed: Identity[int] = 42
     sources: Identity[tuple[Source, ...]] = Field(min_length=1)
     ingest: Identity[Ingest] = Ingest()

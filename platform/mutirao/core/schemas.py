@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mutirao.core.errors import DataError, UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def _schema(kind: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -36,6 +36,10 @@ TEXT = _schema(
         ("url", pa.string()),
         ("position", pa.int64()),  # line, row or record number in the source file, from 0
         ("meta", pa.string()),  # further fields of the source, as one JSON object
+        ("kind", pa.string()),  # 'text' or 'instruction'
+        ("genre", pa.string()),  # of the source in the recipe, '' if it has none
+        # instruction: JSON list of {role, content}; `text` is the contents joined by blank lines
+        ("messages", pa.large_string()),
     ],
 )
 
@@ -65,7 +69,15 @@ EXACT = _schema(
 )
 LANGID = _schema(
     "decision.langid",
-    [("reason", pa.string()), ("lang", pa.string()), ("confidence", pa.float32())],
+    [
+        ("reason", pa.string()),
+        ("lang", pa.string()),
+        ("confidence", pa.float32()),
+        ("variety", pa.string()),  # 'pt-BR', 'pt-PT', 'undecided'; '' where there are none
+        ("share", pa.float32()),  # of the text in the wanted languages; 1 or 0 in document mode
+        # paragraph mode: byte ranges [start, end, start, end, ...] of the text to keep; null: all
+        ("spans", pa.list_(pa.int32())),
+    ],
 )
 FILTER_VALUES: tuple[tuple[str, pa.DataType], ...] = (
     ("words", pa.int32()),
@@ -120,8 +132,14 @@ KEPT = _schema(
         ("url", pa.string()),
         ("shard", pa.int32()),
         ("row", pa.int32()),
+        ("kind", pa.string()),
+        ("genre", pa.string()),
+        ("messages", pa.large_string()),
     ],
 )
+
+# Columns that format 1 did not have -> what they would have held in every row.
+OLD_VALUES = {"kind": "text", "genre": "", "messages": "", "variety": ""}
 
 # A flat token stream (uint16 where every id fits, else uint32) and the documents in it.
 TOKENS_16 = _schema("tokens", [("token", pa.uint16())])
@@ -172,4 +190,15 @@ def read_ipc(path: Path, kind: str | None = None) -> pa.Table:
     found = metadata.get(b"mutirao.kind", b"").decode()
     if kind and found != kind:
         raise DataError(f"Expected a {kind} file, found {found or 'an unmarked one'}", str(path))
+    return table if number == FORMAT else _upgraded(table, found)
+
+
+def _upgraded(table: pa.Table, kind: str) -> pa.Table:
+    """A table of an older format with the columns it lacks: nulls, or what all rows were then."""
+    schema = {"text": TEXT, "kept": KEPT, "decision.langid": LANGID, "decision.filter": FILTER}
+    for column in schema.get(kind, table.schema):
+        if column.name not in table.column_names:
+            value = OLD_VALUES.get(column.name)
+            filled = pa.repeat(pa.scalar(value, column.type), table.num_rows)
+            table = table.append_column(column, filled)
     return table

@@ -20,11 +20,11 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", (), ("sources",), 1, "fingerprint the sources, plan units of work"),
-    Stage("clean", ("ingest",), ("clean",), 1, "parse, repair, write text shards; quarantine"),
+    Stage("ingest", (), ("sources", "ingest"), 2, "fingerprint the sources, plan units of work"),
+    Stage("clean", ("ingest",), ("clean",), 2, "parse, repair, write text shards; quarantine"),
     Stage("exact", ("clean",), ("exact",), 1, "drop documents equal after normalisation"),
-    Stage("langid", ("clean",), ("language", "langid"), 1, "identify the language (fastText)"),
-    Stage("filter", ("clean",), ("language", "filter"), 1, "measure and judge quality"),
+    Stage("langid", ("clean",), ("language", "langid"), 2, "identify the language (fastText)"),
+    Stage("filter", ("clean",), ("language", "filter"), 2, "measure and judge quality"),
     Stage("neardup", ("clean", "exact", "langid", "filter"), ("neardup",), 1, "MinHash near-dedup"),
     Stage(
         "decontaminate",
@@ -37,7 +37,7 @@ STAGES: tuple[Stage, ...] = (
         "split",
         ("clean", "exact", "langid", "filter", "neardup", "decontaminate"),
         ("split", "seed"),
-        1,
+        2,
         "join the decisions, write the kept text shards, hold some out",
     ),
     Stage("tokenizer", ("split",), ("tokenizer", "seed"), 1, "train the byte-level BPE tokenizer"),

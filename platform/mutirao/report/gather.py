@@ -14,7 +14,8 @@ from typing import Any
 
 from mutirao.core import carbon
 from mutirao.core.errors import DataError
-from mutirao.core.languages import GENERIC, load_pack
+from mutirao.core.language_codes import GENERIC
+from mutirao.core.languages import load_pack
 from mutirao.core.ledger import totals
 from mutirao.core.manifest import Manifest
 from mutirao.core.metrics import read_metrics, step_losses

@@ -17,6 +17,8 @@ def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
         from data_jobs.langid import model_path
 
         return {"model": sha256_file(model_path(recipe.langid.model, base))}
+    if stage == "clean":
+        return {"pack": load_pack(recipe.language).clean_sha256}
     if stage == "filter":
         return {"pack": load_pack(recipe.language).sha256}
     if stage == "decontaminate":

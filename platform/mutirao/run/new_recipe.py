@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.languages import iso639_3, load_pack
+from mutirao.core.language_codes import iso639_3
+from mutirao.core.languages import load_pack
 from mutirao.core.recipe import LangId, Recipe, Source
 
 BYTES_PER_TOKEN = 3.5  # of a small vocabulary on Portuguese; a first estimate, the run measures it
