@@ -1,5 +1,6 @@
 # make demo   installs into .venv if needed, then trains a small Portuguese model on this machine
 # make test   format, lint, types, import contract and all tests (no network)
+# make soak   the long tests that make test leaves out
 #
 # make install TORCH=auto|cpu|cuda|system   TORCH_INDEX=URL   PYTHON=python3.12
 #   auto    a CUDA build where nvidia-smi answers, else a CPU build where the package index has one
@@ -22,13 +23,16 @@ endif
 # The run's own environment: nothing here needs a network, and no one is told about it.
 QUIET := RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: demo test check format install system-packages clean
+.PHONY: demo test soak check format install system-packages clean
 
 demo: $(STAMP)
 	@$(QUIET) $(BIN)/mutirao run demo
 
 test: $(STAMP) check
 	$(QUIET) $(BIN)/python -m pytest
+
+soak: $(STAMP)
+	$(QUIET) $(BIN)/python -m pytest -m soak
 
 check: $(STAMP)
 	$(BIN)/ruff format --check --quiet .

@@ -43,8 +43,9 @@ def test_killed_drivers_and_workers_end_with_the_same_hashes(finished, place):
     assert place.hashes() == finished[0].hashes()
 
 
-def test_sigterm_in_a_data_stage_is_resumable_with_exit_75(place, finished):
-    process = place.start("run", str(RECIPE), "--until", "split")
+@pytest.mark.parametrize("engine", [["--no-ray"], pytest.param([], marks=pytest.mark.soak)])
+def test_sigterm_in_a_data_stage_is_resumable_with_exit_75(place, finished, engine):
+    process = place.start("run", str(RECIPE), "--until", "split", *engine)
     place.wait_for("\nlangid ", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 75, place.output()

@@ -45,7 +45,7 @@ def kill_once(run_dir):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_worker_costs_time_but_not_the_result(ray_session, tmp_path):
     make_pack(tmp_path / "pack")
     inputs = {"pack": read_manifest(tmp_path / "pack")}
