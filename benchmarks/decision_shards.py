@@ -20,6 +20,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_jobs import clean, filter, ingest
+from data_jobs.measure import measure
+from data_jobs.rules import columns, decide, profiles
 from data_jobs.shards import shard_items, text_paths, write_table
 from mutirao.core.job import StageJob
 from mutirao.core.languages import load_pack
@@ -70,15 +72,16 @@ def stage_run(root: Path, stage, recipe: Recipe, done: dict[str, Manifest], key:
 
 def rewrite(folder: Path, done: dict[str, Manifest], limits: dict, how: str) -> None:
     """The other design: the stage writes the text it keeps (with or without measuring it again)."""
-    stops = sorted(load_pack("por_Latn").stop_words)
+    pack = load_pack("por_Latn")
+    everything = profiles(pack, limits)[""]
     for item, path in zip(shard_items(done, ("filter",)), text_paths(done["clean"]), strict=True):
         table = read_ipc(path, "text")
         if how == "rewrite":
             reasons = read_ipc(Path(item["decisions"]["filter"])).column("reason")
         else:
-            values = [filter.measure(b.column("text"), stops) for b in table.to_batches()]
-            everything = {**load_pack("por_Latn").thresholds, **limits}
-            reasons = pa.chunked_array([filter.decide(v, everything) for v in values])
+            values = [measure(b.column("text"), pack.stop_words) for b in table.to_batches()]
+            decided = [decide(columns(value), everything) for value in values]
+            reasons = pa.chunked_array([pa.array(one, pa.string()) for one in decided])
         kept = table.filter(reasons.is_null()).cast(TEXT)
         write_table(folder, path.name, kept)
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_jobs.extract import page_text
 from data_jobs.pipeline import STAGES
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import Manifest, commit
@@ -25,6 +26,7 @@ TEXT = "Muitas mãos levantam uma casa num só dia, e a casa fica de pé. " * 30
 def compile_kernels() -> float:
     """Returns the seconds it took."""
     began = time.monotonic()
+    page_text("<p>Uma página</p>")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         for name in ("um", "dois"):

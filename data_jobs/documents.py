@@ -1,4 +1,8 @@
-"""What a reader takes and gives: a piece of a source file in, documents and rejects out."""
+"""What a reader takes and gives: a piece of a source file in, documents and rejects out.
+
+A reader yields in order of position, each position once, and says the same on every reading: an
+interrupted unit goes on after the last position that it has written.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,18 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of one source file, as `ingest` planned it."""
+    """A stretch of one source file, as `ingest` planned it.
+
+    Positions count through the whole file, so a document's id does not depend on the pieces. Bytes
+    are counted after decompression and decoding (a byte order mark is part of them).
+    """
 
     place: Place
     format: str  # a key of readers.READERS
-    start: int = 0  # line formats: byte offset of the first line; tables: first row group or batch
+    start: int = 0  # lines, csv: byte offset of the first record; tables: first row group or batch
     end: int | None = None  # where the next piece starts; None: the end of the file
-    first: int = 0  # position (line, row or record number) of the first record
+    first: int = 0  # position of the first record: lines (in csv outside quotes) or rows before it
+    resume: int = 0  # records before this position were read earlier: they may be passed unparsed
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Stage filter: measure the quality of each document, judge it by the language pack's thresholds.
 
-In: text shards. Out: decision shards `filter-00000.arrow` with all measured values of every row.
-Measuring and judging are apart: values are kept in the workdir's cache, so a changed
-threshold judges again from them without touching text. Memory of a unit: a batch of documents and
-the values of one shard (60 bytes a document).
+In: text shards. Out: decision shards `filter-00000.arrow` with all measured values and model scores
+of every row. Measuring, scoring and judging are apart: values and scores are kept in the workdir's
+cache, so a changed threshold, genre profile or licence policy judges again without touching text.
+Memory of a unit: a batch of documents and the values of one shard (140 bytes a document).
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_jobs.measure import BULLETS, VERSION, measure_batch
+from data_jobs.measure import VALUES_SCHEMA, VERSION, measure
+from data_jobs.rules import columns, enforced, judge, profiles, rules_with
+from data_jobs.scores import score_items, scores_column, shard_scores
 from data_jobs.shards import (
+    add_counts,
     decision_counts,
     decision_name,
     finished_result,
@@ -23,127 +26,111 @@ from data_jobs.shards import (
     reason_info,
     shard_items,
     text_batches,
-    utf8_buffers,
     write_table,
 )
 from data_jobs.units import Item, cpu_seconds, run_units
-from data_jobs.words import folded, tables, word_hashes
-from mutirao.core.errors import RecipeError, nearest
 from mutirao.core.files import canonical_json, sha256_hex
 from mutirao.core.job import StageJob, StageResult
-from mutirao.core.languages import Pack, load_pack
+from mutirao.core.languages import Pack, load_pack, pack_folder
 from mutirao.core.manifest import finished_part
-from mutirao.core.schemas import FILTER, FILTER_VALUES, read_ipc
-
-# (threshold, measured value, +1 if a greater value drops or -1, reason), in the order of judging.
-RULES: tuple[tuple[str, str, int, str], ...] = (
-    ("min_words", "words", -1, "too-short"),
-    ("max_words", "words", 1, "too-long"),
-    ("min_mean_word_length", "mean_word_length", -1, "short-words"),
-    ("max_mean_word_length", "mean_word_length", 1, "long-words"),
-    ("min_alpha_words", "alpha_words", -1, "few-letters"),
-    ("max_symbol_ratio", "symbol_ratio", 1, "symbols"),
-    ("max_uppercase", "uppercase", 1, "shouting"),
-    ("max_bullet_lines", "bullet_lines", 1, "bullet-lines"),
-    ("max_ellipsis_lines", "ellipsis_lines", 1, "ellipsis-lines"),
-    ("max_duplicate_lines", "duplicate_lines", 1, "repetition-lines"),
-    ("max_duplicate_line_characters", "duplicate_line_characters", 1, "repetition-lines"),
-    ("max_top_bigram", "top_bigram", 1, "repetition-words"),
-    ("max_duplicate_5grams", "duplicate_5grams", 1, "repetition-words"),
-    ("min_stop_words", "stop_words", -1, "few-stop-words"),
-)
-VALUE_NAMES = [name for name, _ in FILTER_VALUES]
-VALUES_SCHEMA = pa.schema([pa.field(n, t) for n, t in FILTER_VALUES])
+from mutirao.core.schemas import FILTER, read_ipc
 
 
 def run(job: StageJob) -> StageResult:
-    """Raises RecipeError for a threshold that no rule knows."""
-    pack = load_pack(job.recipe.language)
-    limits = thresholds(pack, job.recipe.filter.thresholds)
-    values = values_directory(job, pack)
+    """Raises RecipeError for a threshold that no rule knows, or a score model that is not there."""
+    config = job.recipe.filter
+    pack = load_pack(job.recipe.language, pack_folder(job.recipe, job.base))
+    rules = rules_with(config.scores)
+    wanted = profiles(pack, config.thresholds, rules)
+    generic = enforced(pack, config.thresholds)
+    limits = generic or wanted
     common = {
         "directory": str(job.directory),
-        "values": str(values),
-        "thresholds": limits,
+        "values": str(values_directory(job, pack)),
         "stop_words": sorted(pack.stop_words),
+        "word_characters": pack.word_characters,
+        "profiles": limits,
+        "would": wanted if generic else None,
+        "scores": score_items(job),
+        "licenses": list(config.allowed_licenses),
     }
     items = [{**item, **common} for item in shard_items(job.inputs, ())]
     results = run_units(job, items, filter_unit, "measuring quality")
-    info = {"pack": pack.code, "evidence": pack.evidence, "thresholds": limits}
+    info = {
+        "pack": pack.code,
+        "evidence": pack.evidence,
+        "thresholds": limits[""],
+        "genres": {genre: limits[genre] for genre in _genres(job) if genre in limits},
+        "would_drop": add_counts([r["part"]["info"]["would_drop"] for r in results]),
+    }
     notes = {"cpu_s": cpu_seconds(results)}
     return StageResult(parts_of(results), decision_counts(results), info, notes)
 
 
-def thresholds(pack: Pack, overrides: dict[str, float]) -> dict[str, float]:
-    """The pack's thresholds with the recipe's on top, sorted by name."""
-    known = [rule[0] for rule in RULES]
-    for name in overrides:
-        if name not in known:
-            where = f"filter.thresholds.{name}"
-            raise RecipeError("Unknown threshold", where, nearest(name, known), "unknown-threshold")
-    return dict(sorted({**pack.thresholds, **overrides}.items()))
-
-
 def values_directory(job: StageJob, pack: Pack) -> Path:
-    """Where the values of this text measured with these stop words are, or will be."""
+    """Where the values of this text, measured with this pack's words, are or will be."""
     clean = job.inputs["clean"].content_hash
     identity = {"clean": clean, "measure": VERSION, "stop_words": sorted(pack.stop_words)}
-    return (
-        job.directory.parents[2]
-        / "cache"
-        / "filter-values"
-        / sha256_hex(canonical_json(identity))[:32]
-    )
+    if pack.word_characters:
+        identity["word_characters"] = pack.word_characters
+    name = sha256_hex(canonical_json(identity))[:32]
+    return job.directory.parents[2] / "cache" / "filter-values" / name
 
 
 def filter_unit(item: Item) -> Item:
     directory, name = Path(item["directory"]), decision_name("filter", item["shard"])
     if (finished := finished_result(directory, name)) is not None:
         return finished
+    rules = rules_with(item["scores"])
     values = measured(item, Path(item["values"]), name)
-    reasons = decide(values, item["thresholds"])
-    table = pa.Table.from_arrays([reasons, *values.combine_chunks().columns], schema=FILTER)
-    return {"part": vars(write_table(directory, name, table, reason_info(reasons)))}
+    scores = shard_scores(item)
+    found = columns(values, scores)
+    text = read_ipc(Path(item["text"]), "text")  # mapped: only the two narrow columns are touched
+    genres = text.column("genre").to_numpy(zero_copy_only=False)
+    reasons = judge(found, genres, item["profiles"], rules)
+    refused = _refused(text.column("license"), item["licenses"])
+    reasons[refused] = "license"
+    would = np.full(len(reasons), None, dtype=object)
+    if item["would"]:
+        would = judge(found, genres, item["would"], rules)
+        would[reasons != None] = None  # noqa: E711 (elementwise)
+    return {"part": vars(_write(directory, name, reasons, would, values, scores))}
 
 
 def measured(item: Item, directory: Path, name: str) -> pa.Table:
-    """The values of one text shard, from the store or measured now."""
+    """The values of one text shard, from the cache or measured now."""
     if finished_part(directory, name) is None:
+        words, further = item["stop_words"], item["word_characters"]
         batches = text_batches(Path(item["text"]))
-        found = [measure(batch.column("text"), item["stop_words"]) for batch in batches]
+        found = [measure(batch.column("text"), words, further) for batch in batches]
         write_table(directory, name, pa.Table.from_batches(found, schema=VALUES_SCHEMA))
     return read_ipc(directory / name)
 
 
-def measure(texts: pa.Array | list[str], stop_words: list[str]) -> pa.RecordBatch:
-    """Values of FILTER_VALUES for each text."""
-    column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
-    data, offsets = utf8_buffers(column)
-    kinds, lower = tables()
-    found = measure_batch(data, offsets, kinds, lower, stop_hashes(tuple(stop_words)), BULLETS)
-    arrays = [pa.array(found[:, i]).cast(t, safe=False) for i, (_, t) in enumerate(FILTER_VALUES)]
-    return pa.RecordBatch.from_arrays(arrays, schema=VALUES_SCHEMA)
+def _write(
+    directory: Path,
+    name: str,
+    reasons: np.ndarray,
+    would: np.ndarray,
+    values: pa.Table,
+    scores: dict[str, np.ndarray],
+) -> Any:
+    reason, would_drop = pa.array(reasons, pa.string()), pa.array(would, pa.string())
+    measures = values.combine_chunks().columns
+    arrays = [reason, would_drop, *measures, scores_column(scores, len(reasons))]
+    table = pa.Table.from_arrays(arrays, schema=FILTER)
+    info = {**reason_info(reason), "would_drop": reason_info(would_drop)["reasons"]}
+    return write_table(directory, name, table, info)
 
 
-def stop_hashes(words: tuple[str, ...]) -> np.ndarray:
-    """Sorted hashes of the stop words, as the kernel hashes words."""
-    kinds, lower = tables()
-    data, offsets = folded(pa.array(words, pa.large_string()))
-    out = np.zeros(len(data) + 1, np.uint64)
-    hashes = [
-        out[: word_hashes(data, offsets[i], offsets[i + 1], kinds, lower, out)].copy()
-        for i in range(len(words))
-    ]
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes]))
+def _refused(licenses: pa.ChunkedArray, allowed: list[str]) -> np.ndarray:
+    """Mask of the rows whose licence the recipe does not allow."""
+    if not allowed:
+        return np.zeros(len(licenses), bool)
+    from data_jobs.licenses import disallowed
+
+    return np.asarray(disallowed(licenses, tuple(allowed)), bool)
 
 
-def decide(values: pa.Table | pa.RecordBatch, limits: dict[str, float]) -> pa.Array:
-    """The first reason of RULES that applies to each row, null where none does."""
-    reasons = np.full(values.num_rows, None, dtype=object)
-    for threshold, value, sign, reason in RULES:
-        if threshold not in limits:
-            continue
-        column: Any = values.column(value).to_numpy(zero_copy_only=False)
-        beyond = (column - limits[threshold]) * sign > 0
-        reasons[beyond & (reasons == None)] = reason  # noqa: E711 (elementwise)
-    return pa.array(reasons, pa.string())
+def _genres(job: StageJob) -> list[str]:
+    return sorted({source.genre for source in job.recipe.sources if source.genre})

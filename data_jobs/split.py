@@ -26,6 +26,8 @@ from data_jobs.shards import (
     shard_items,
     text_path,
 )
+from data_jobs.shares import kept_by_license, shares
+from data_jobs.spans import kept_bytes, kept_text, shard_spans, spans_of
 from data_jobs.survivors import components
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError
@@ -51,14 +53,15 @@ def run(job: StageJob) -> StageResult:
     ]
     marked = run_units(job, shards, mark_unit, "joining decisions")
     counts = add_counts([r["part"]["info"]["counts"] for r in marked])
-    tables = {k: add_counts([r["part"]["info"][k] for r in marked]) for k in TABLES}
+    tables = {k: add_counts([r["part"]["info"][k] for r in marked]) for k in (*TABLES, "shares")}
     if not counts["documents_out"]:
         raise _nothing_left(tables["dropped"])
     marks = [job.directory / mark_name(shard) for shard in range(len(shards))]
     rule = heldout_rule(marked, job.recipe.split.heldout)
+    common |= {stage: str(job.inputs[stage].directory) for stage in ("clean", "langid")}
     items = [
         {**common, "name": f"{side}-{number:05d}.arrow", "side": side, "rule": rule,
-         "segments": segments, "clean": str(job.inputs["clean"].directory)}
+         "segments": segments}
         for side in ("train", "heldout")
         for number, segments in enumerate(plan(marks, rule, side == "heldout"))
     ]  # fmt: skip
@@ -70,13 +73,14 @@ def run(job: StageJob) -> StageResult:
         "train": sides["train"],
         "heldout": sides.get("heldout", {"documents": 0, "text_bytes": 0}),
         **tables,
+        "licenses": kept_by_license(tables["shares"]),
     }
     notes = {"cpu_s": cpu_seconds(marked + written)}
     remove_records(job.directory, marked)
     return StageResult(parts_of(written), counts, info, notes)
 
 
-TABLES = ("kept_per_source", "dropped", "dropped_per_source", "licenses")
+TABLES = ("kept_per_source", "dropped", "dropped_per_source")
 
 
 def mark_name(shard: int) -> str:
@@ -92,14 +96,16 @@ def mark_unit(item: Item) -> Item:
     stage, reason = first_reasons(table.num_rows, item["decisions"])
     marks = np.zeros(table.num_rows, MARK)
     marks["kept"] = [r is None for r in reason]
-    marks["bytes"] = _byte_lengths(table)
+    sizes = _byte_lengths(table)
+    marks["bytes"] = kept_bytes(sizes, spans_of(Path(item["decisions"]["langid"])))
     marks["key"] = _heldout_keys(item, table.num_rows)
     names = sorted(set(table.column("source").to_pylist()))
     sources = table.column("source").to_pylist()
     number = {source: i for i, source in enumerate(names)}
     marks["source"] = [number[source] for source in sources]
-    licenses = table.column("license").to_pylist()
-    info = _tables(marks, names, stage, reason, licenses)
+    info = _tables(marks, names, stage, reason)
+    info["counts"]["text_bytes_in"] = int(sizes.sum())  # with paragraphs that langid leaves out
+    info["shares"] = shares(table, marks["bytes"], marks["kept"])
     return {"part": vars(write_records(directory, name, marks, info))}
 
 
@@ -198,9 +204,12 @@ def _segments(item: Item) -> Iterator[pa.Table]:
         marks = read_records(Path(item["directory"]) / mark_name(shard))[start:stop]
         rows = start + np.flatnonzero(chosen_rows(marks, item["rule"], item["side"] == "heldout"))
         table = read_ipc(text_path(item["clean"], shard), "text")
+        spans = shard_spans(item["langid"], shard)
         for first in range(0, len(rows), BATCH_ROWS):
             some = rows[first : first + BATCH_ROWS]
             picked = table.select(COPIED).take(pa.array(some))
+            text = kept_text(picked.column("text"), [spans[row] for row in some.tolist()])
+            picked = picked.set_column(COPIED.index("text"), "text", text)
             shards = pa.array(np.full(len(some), shard, np.int32))
             places = [shards, pa.array(some.astype(np.int32))]
             columns = [*picked.columns[:5], *places, *picked.columns[5:]]
@@ -220,13 +229,12 @@ def _rebatched(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _tables(
-    marks: np.ndarray, names: list[str], stage: list[str], reason: list[str | None], licenses: list
+    marks: np.ndarray, names: list[str], stage: list[str], reason: list[str | None]
 ) -> dict[str, Any]:
     rows = len(marks)
     counts: dict[str, Any] = {
         "documents_in": rows,
         "documents_out": int(marks["kept"].sum()),
-        "text_bytes_in": int(marks["bytes"].sum()),
         "text_bytes_out": int(marks["bytes"][marks["kept"] > 0].sum()),
     }
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
@@ -235,7 +243,6 @@ def _tables(
         why = reason[row]
         if why is None:
             _count(tables["kept_per_source"], [source], size)
-            _count(tables["licenses"], [licenses[row] or "unknown"], size)
         else:
             _count(tables["dropped"], [stage[row], why], size)
             _count(tables["dropped_per_source"], [source, f"{stage[row]}.{why}"], size)

@@ -49,7 +49,7 @@ def test_an_unknown_suffix_lists_the_known_ones(stages):
 
 
 def test_files_of_other_kinds_in_a_folder_are_counted_not_read(stages, helpers):
-    files = {"in/a.txt": helpers.sentence(1).encode(), "in/x.csv": b"1", "in/README.md": b"x"}
+    files = {"in/a.txt": helpers.sentence(1).encode(), "in/x.png": b"1", "in/README.md": b"x"}
     done = stages(files, sources=[{"path": "in"}], until="clean")
     assert done["ingest"].counts["skipped_files"] == {"1": 2}
     assert len(texts(done)) == 1
@@ -83,6 +83,18 @@ def test_a_truncated_gzip_keeps_what_was_read(stages, helpers):
     done = stages({"a.jsonl.gz": data[: len(data) * 2 // 3]}, ingest=ALL, until="clean")
     assert 100 < len(texts(done)) < 400
     assert [row["reason"] for row in rejects(done)] == ["truncated"]
+
+
+def test_a_gzip_that_breaks_early_counts_what_it_lost(stages, helpers):
+    """Bytes that were never read must not pass for a thousandth of the source."""
+    data = bytearray(gzip.compress(helpers.jsonl(good(helpers, 4000)), mtime=0))
+    start = len(data) // 10
+    data[start : start + 2000] = b"\xff" * 2000
+    with pytest.raises(DataError, match="1 unreadable"):
+        stages({"a.jsonl.gz": bytes(data)}, until="clean")
+    done = stages({"a.jsonl.gz": bytes(data)}, ingest=ALL, until="clean")
+    (reject,) = rejects(done)
+    assert reject["bytes"] > len(data) // 2 and len(texts(done)) > 100
 
 
 def test_a_truncated_zstd_is_named(stages, helpers):
@@ -228,3 +240,164 @@ def test_nested_and_many_member_gzip_are_read_whole(stages, helpers):
     members = b"".join(gzip.compress(helpers.jsonl([row]), mtime=0) for row in rows)
     done = stages({"a.jsonl.gz": gzip.compress(members + b"\0" * 20, mtime=0)}, until="clean")
     assert len(texts(done)) == 4
+
+
+def test_one_bad_byte_in_ten_thousand_lines_costs_one_line(stages):
+    """A reader that decodes block by block lost the other 5,119 lines of such a file."""
+    lines = [b'{"text": "linha n\xc3\xbamero %d"}' % k for k in range(10_000)]
+    lines[4_999] = lines[4_999].replace(b"\xc3\xba", b"\xfa")
+    done = stages({"a.jsonl": b"\n".join(lines)}, until="clean")
+    counts = done["clean"].counts
+    assert (counts["documents_out"], counts["rejected"]) == (9_999, {"invalid-utf8": 1})
+    (reject,) = rejects(done)
+    assert reject["position"] == 4_999
+    assert reject["offset"] == sum(len(line) + 1 for line in lines[:4_999])
+
+
+def test_a_bad_byte_in_a_text_file_costs_its_line(stages):
+    lines = [f"A linha {k} do livro foi escrita à mão.".encode() for k in range(50)]
+    lines[7] = lines[7].replace(b"\xc3\xa0", b"\xe0")
+    done = stages({"a.txt": b"\r\n".join(lines)}, ingest=ALL, until="clean")
+    (text,) = texts(done)
+    assert text.split("\n") == [line.decode() for k, line in enumerate(lines) if k != 7]
+    assert [(r["position"], r["reason"]) for r in rejects(done)] == [(7, "invalid-utf8")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_wide_encodings_with_a_byte_order_mark_are_read(stages, helpers, encoding):
+    lines = [json.dumps({"text": helpers.sentence(k) + " Ação ✓"}) for k in range(3)]
+    data = "\n".join(lines).encode(encoding)
+    data = data if encoding != "utf-16-be" else b"\xfe\xff" + data
+    files = {"a.jsonl": data, "b.jsonl.gz": gzip.compress(data), "c.txt": data}
+    done = stages(files, until="clean")
+    assert len(texts(done)) == 7 and not rejects(done)
+
+
+def test_utf16_without_a_mark_is_told_to_be_converted(stages):
+    with pytest.raises(DataError, match="iconv -f UTF-16LE"):
+        stages({"a.txt": "A casa da praia.\n".encode("utf-16-le") * 20}, until="clean")
+
+
+def test_a_half_uploaded_tail_is_one_reject(stages, helpers):
+    data = helpers.jsonl(good(helpers, 20))
+    done = stages({"a.jsonl": data[:-100]}, ingest=ALL, until="clean")
+    assert len(texts(done)) == 19
+    assert [(r["reason"], r["position"]) for r in rejects(done)] == [("invalid-json", 19)]
+
+
+def test_empty_files_beside_good_ones_are_no_error(stages, helpers):
+    files = {"a.jsonl": b"", "b.jsonl.gz": gzip.compress(b""), "c.txt": b"", "d.arrow": b""}
+    done = stages(files | {"e.jsonl": helpers.jsonl(good(helpers, 2))}, until="clean")
+    assert len(texts(done)) == 2 and done["clean"].counts["damaged_bytes"] == 0
+
+
+def test_a_word_of_2_mb_is_one_document(stages):
+    done = stages({"a.jsonl": b'{"text": "' + b"palavra" * 300_000 + b'"}\n'}, until="filter")
+    (text,) = texts(done)
+    assert len(text) == 2_100_000 and done["filter"].counts["documents_in"] == 1
+
+
+def test_ids_may_repeat_and_mix_numbers_with_text(stages, helpers):
+    rows = [{"id": i, "text": helpers.sentence(k)} for k, i in enumerate((1, "1", 1, None, 2.5))]
+    done = stages({"a.jsonl": helpers.jsonl(rows)}, until="clean")
+    (path,) = done["clean"].paths("text-")
+    table = read_ipc(path, "text")
+    assert table.column("name").to_pylist() == ["1", "1", "1", "", "2.5"]
+    assert len(set(table.column("id").to_pylist())) == 5
+
+
+def test_a_column_may_be_null_in_one_file_and_text_in_the_next(stages, helpers, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, author in enumerate((None, "Ana", 7)):
+        row = {"text": helpers.sentence(number), "author": author}
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{number}.parquet")
+    done = stages(sources=[{"path": "*.parquet", "name": "p"}], until="clean")
+    metas = [m for p in done["clean"].paths("text-") for m in read_ipc(p)["meta"].to_pylist()]
+    assert metas == ['{"author":null}', '{"author":"Ana"}', '{"author":7}']
+
+
+def test_a_damaged_row_group_costs_its_own_rows(stages, helpers, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [helpers.sentence(k, 200) for k in range(30)]})
+    plain = {"use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, row_group_size=10, compression="zstd", **plain)
+    middle = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    start = middle.data_page_offset + middle.total_compressed_size // 2
+    data[start : start + 40] = b"\xff" * 40
+    done = stages({"a.parquet": bytes(data)}, ingest=ALL, until="clean")
+    assert len(texts(done)) == 20
+    (reject,) = rejects(done)
+    assert (reject["reason"], reject["position"]) == ("unreadable", 10)
+    assert "row group 1, 10 rows" in reject["snippet"]
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_a_cut_arrow_file_keeps_its_whole_batches(stages, helpers, tmp_path, form):
+    import pyarrow as pa
+
+    table = pa.table({"text": [helpers.sentence(k) for k in range(30)]})
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with new(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    data = (tmp_path / "a.arrow").read_bytes()
+    done = stages({"a.arrow": data[: len(data) * 3 // 4]}, ingest=ALL, until="clean")
+    assert len(texts(done)) == 20
+    assert [(r["reason"], r["position"]) for r in rejects(done)] == [("truncated", 20)]
+
+
+def test_a_cut_parquet_file_is_named_truncated(stages, helpers, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [helpers.sentence(1)]}), tmp_path / "x.parquet")
+    data = (tmp_path / "x.parquet").read_bytes()
+    files = {"a.parquet": data[:-20], "b.txt": helpers.sentence(2).encode()}
+    sources = [{"path": name} for name in files]
+    done = stages(files, sources=sources, ingest=ALL, until="clean")
+    (reject,) = rejects(done)
+    assert reject["reason"] == "truncated" and reject["bytes"] == len(data) - 20
+
+
+def test_offsets_beyond_4_gib_are_reached(tmp_path):
+    from data_jobs.documents import Piece, ReadOptions
+    from data_jobs.places import Place
+    from data_jobs.readers import read
+
+    far = 5 << 30
+    with open(tmp_path / "a.jsonl", "wb") as file:  # a hole takes no room on the disk
+        file.seek(far)
+        file.write(b'{"text": "longe"}\n{"text": 1}\n')
+    piece = Piece(Place(str(tmp_path / "a.jsonl")), "jsonl", start=far, first=9)
+    one, other = read(piece, ReadOptions())
+    assert (one.position, one.offset, one.text) == (9, far, "longe")
+    assert (other.position, other.offset, other.reason) == (10, far + 18, "not-text")
+
+
+def test_turns_of_a_conversation_are_cleaned_one_by_one(stages):
+    turns = [
+        {"role": "system", "content": " \u200b"},
+        {"role": "user", "content": "Qual  é\r\na capital? "},
+        {"role": "assistant", "content": "Bras\u00edlia." + " E mais nada." * 20 + "\0"},
+    ]
+    rows = [
+        {"messages": turns},
+        {"messages": [*turns[:2], {"role": "assistant", "content": "\u200b"}]},
+    ]
+    files = {"a.jsonl": b"\n".join(json.dumps(row).encode() for row in rows)}
+    sources = [{"path": "a.jsonl", "kind": "instruction", "genre": "chat"}]
+    done = stages(files, sources=sources, ingest=ALL, until="clean")
+    (path,) = done["clean"].paths("text-")
+    (row,) = read_ipc(path, "text").to_pylist()
+    found = json.loads(row["messages"])
+    assert [turn["role"] for turn in found] == ["user", "assistant"]
+    assert found[1]["content"].startswith("Brasília.") and "\0" not in found[1]["content"]
+    assert row["text"] == "\n\n".join(turn["content"] for turn in found)
+    assert (row["kind"], row["genre"]) == ("instruction", "chat")
+    assert done["clean"].counts["genre_bytes"] == {"chat": len(row["text"].encode())}
+    assert [r["reason"] for r in rejects(done)] == ["empty-turn"]

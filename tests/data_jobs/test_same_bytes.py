@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -32,14 +33,20 @@ def part_hashes(done) -> dict[str, str]:
 
 
 def corpus(helpers, tmp_path, count=300) -> dict:
-    """Recipe fields of a corpus of six files with duplicates and near-duplicates in it."""
+    """Recipe fields of a corpus of six files with duplicates and near-duplicates in it. Each file
+    is large beside a shard; the plain ones are read in two or three pieces, one is compressed."""
     for number in range(6):
         rows = [{"id": k, "text": helpers.sentence(k, 400)} for k in range(number, count, 6)]
         rows += [{"id": "copy", "text": helpers.sentence(number + 30, 400) + " E mais isto."}]
         rows += [{"id": "same", "text": helpers.sentence(number + 60, 400)}]
-        (tmp_path / f"part{number}.jsonl").write_bytes(helpers.jsonl(rows))
+        data = helpers.jsonl(rows)
+        if number == 5:
+            (tmp_path / "part5.jsonl.gz").write_bytes(gzip.compress(data, mtime=0))
+        else:
+            (tmp_path / f"part{number}.jsonl").write_bytes(data)
     return {
-        "sources": [{"path": str(tmp_path / "part*.jsonl")}],
+        "sources": [{"path": str(tmp_path / "part*")}],
+        "ingest": {"piece_bytes": 60_000},
         "clean": {"shard_bytes": 20_000},
         "langid": {"keep": ["por", "glg"], "min_confidence": 0.0},
         "tokenizer": {"vocab_size": 400},
@@ -91,8 +98,8 @@ def test_a_restart_does_no_finished_unit_again(helpers, tmp_path, monkeypatch):
     def must_not_run(*arguments):
         raise AssertionError("a finished unit ran again")
 
-    monkeypatch.setattr("data_jobs.langid.identify", must_not_run)
-    monkeypatch.setattr("data_jobs.clean.read", must_not_run)
+    monkeypatch.setattr("data_jobs.langid.identify_views", must_not_run)
+    monkeypatch.setattr("data_jobs.clean_unit.read", must_not_run)
     second = helpers.run_stages(tmp_path, recipe, "langid")
     assert {p: p.stat().st_mtime_ns for p in second["langid"].paths()} == before
 

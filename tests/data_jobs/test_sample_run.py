@@ -9,7 +9,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from data_jobs.view import explain, find, show
+from data_jobs.explain import explain, find
+from data_jobs.view import show, tally
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import verify
 from mutirao.core.schemas import read_ipc
@@ -176,15 +177,48 @@ def test_dropped_is_a_view_with_stage_reason_and_twin(sample_run):
     assert len(list(show(sample_run))) == split["documents_out"]
 
 
-def test_explain_finds_a_document_by_id_place_and_name(sample_run, planted):
+def test_counts_of_the_view_are_those_of_the_split(sample_run):
+    counts = tally(sample_run)
+    split = sample_run["split"]
+    assert counts["kept"] == split.counts["documents_out"]
+    joined = {
+        stage: {why: n["documents"] for why, n in reasons.items()}
+        for stage, reasons in split.content["info"]["dropped"].items()
+    }
+    assert {s: r for s, r in counts["dropped"].items() if s != "clean"} == joined
+    after = tally(sample_run, before=("exact", "langid", "clean"))
+    dropped = sum(sum(reasons.values()) for reasons in after["dropped"].values())
+    assert after["documents_in"] == counts["kept"] + dropped
+
+
+def test_explain_finds_a_document_by_id_place_and_name(sample_run, planted, helpers):
+    recipe = helpers.sample_recipe()
     name = next(row["id"] for row in planted if row["planted"] == "exact")
-    told = explain(sample_run, name)
-    assert (told["kept"], told["stage"], told["reason"]) == (False, "exact", "exact-duplicate")
-    assert set(told["decisions"]) == {"exact", "langid", "filter", "neardup"}
-    assert told["decisions"]["filter"]["words"] > 0
-    assert explain(sample_run, told["id"]) == told
-    assert explain(sample_run, told["id"][:12]) == told
+    told = explain(sample_run, name, recipe)
+    verdict = (told["kept"], told["stage"], told["drop_reason"])
+    assert verdict == (False, "exact", "exact-duplicate")
+    assert [s["stage"] for s in told["stages"]] == ["exact", "langid", "filter", "neardup"]
+    assert told["stages"][2]["values"]["words"] > 0
+    assert explain(sample_run, told["id"], recipe) == told
+    assert explain(sample_run, told["id"][:12], recipe) == told
     assert find(sample_run, f"{told['shard']}:{told['row']}") == (told["shard"], told["row"])
     json.dumps(told)
     with pytest.raises(RecipeError, match="No such document"):
-        explain(sample_run, "nobody")
+        explain(sample_run, "nobody", recipe)
+
+
+def test_explain_shows_the_same_rule_that_dropped_each_document(sample_run, helpers):
+    recipe = helpers.sample_recipe()
+    seen = set()
+    for row in show(sample_run, dropped=True):
+        if row["stage"] not in ("langid", "filter") or row["drop_reason"] in seen:
+            continue
+        seen.add(row["drop_reason"])
+        told = explain(sample_run, row["id"], recipe)
+        stage = next(s for s in told["stages"] if s["stage"] == row["stage"])
+        first = next(check for check in stage["checks"] if check["drops"])
+        assert (stage["drop_reason"], first["reason"]) == (row["drop_reason"],) * 2
+        assert first["what"] and first["threshold"] is not None
+    assert len(seen) >= 2
+    kept = explain(sample_run, next(show(sample_run))["id"], recipe)
+    assert not any(check["drops"] for s in kept["stages"] for check in s["checks"])

@@ -7,7 +7,9 @@ import io
 
 import pytest
 
-from data_jobs.readers import Document, Reject, read
+from data_jobs.documents import Document, Piece, ReadOptions, Reject
+from data_jobs.places import Place
+from data_jobs.readers import read
 
 PAGE = (
     "<html><head><title>Mar</title><script>var x=1</script></head><body><nav>Início Sobre</nav>"
@@ -32,7 +34,7 @@ def record(kind: str, mime: str, body: bytes, number: int) -> bytes:
 def found(tmp_path, data: bytes, max_bytes: int = 10_000) -> list:
     path = tmp_path / "a.warc.gz"
     path.write_bytes(data)
-    return list(read(path, "warc", "text", max_bytes, "extract"))
+    return list(read(Piece(Place(str(path)), "warc"), ReadOptions(max_bytes=max_bytes)))
 
 
 def test_pages_become_main_text_and_wet_records_stay(tmp_path):
@@ -44,7 +46,7 @@ def test_pages_become_main_text_and_wet_records_stay(tmp_path):
     data = b"".join(gzip.compress(row, mtime=0) for row in rows)
     page, picture, plain = found(tmp_path, data)
     assert "pescador" in page.text and "var x" not in page.text and "Início" not in page.text
-    assert page.fields["url"] == "https://example.org/1"
+    assert page.url == "https://example.org/1"
     assert picture.reason == "not-a-text-type"
     assert plain.text == "Só texto."
 
@@ -61,9 +63,37 @@ def test_a_truncated_archive_keeps_what_stood_before(tmp_path, cut):
     data = b"".join(gzip.compress(row, mtime=0) for row in rows)
     rows = found(tmp_path, data[: int(len(data) * cut)])
     documents = [row for row in rows if isinstance(row, Document)]
-    assert abs(len(documents) - 20 * cut) <= 2
-    assert all(isinstance(row, Reject) for row in rows[len(documents) :])
+    assert len(documents) == 20 * cut
+    assert all(row.text and row.text == f"texto {k}" * 50 for k, row in enumerate(documents))
     assert [row.reason for row in rows[len(documents) :]] in ([], ["truncated"])
+
+
+def overwritten(row: bytes) -> bytes:
+    packed = gzip.compress(row, mtime=0)
+    return packed[:60] + b"\xff" * 30 + packed[90:]
+
+
+@pytest.mark.parametrize(
+    ("pack", "damage", "lost"),
+    [
+        (gzip.compress, overwritten, 1),
+        (gzip.compress, lambda row: b"\0" * 10 + gzip.compress(row, mtime=0)[10:], 1),
+        (bytes, lambda row: row.replace(b"WARC/1.0", b"XXXX/1.0"), 1),
+        (bytes, lambda row: row.replace(b"Content-Length: ", b"Content-Length: 9"), 1),
+        (bytes, lambda row: row[:-300], 0),  # it takes what it lacks from the next one
+    ],
+    ids=["bytes", "gzip head", "record head", "length", "cut"],
+)
+def test_a_damaged_record_costs_no_other(tmp_path, pack, damage, lost):
+    rows = [record("conversion", "text/plain", b"texto %d " % k * 150, k) for k in range(10)]
+    parts = [damage(row) if k == 4 else pack(row) for k, row in enumerate(rows)]
+    results = found(tmp_path, b"".join(parts))
+    documents = [row for row in results if isinstance(row, Document)]
+    whole = [f"texto {k} " * 150 for k in range(10) if k != 4]
+    assert [row.text for row in documents if row.text in whole] == whole
+    assert len(documents) == 10 - lost
+    assert [row.reason for row in results if isinstance(row, Reject)] == ["unreadable"]
+    assert [row.position for row in results] == list(range(len(results)))
 
 
 def test_a_page_that_unpacks_to_more_than_the_limit_is_rejected(tmp_path):

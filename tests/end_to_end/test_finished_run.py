@@ -78,19 +78,22 @@ def test_an_execution_field_continues_the_same_run(finished):
     assert len(list(finished[0].workdir.glob("runs/*"))) == 1
 
 
+def lines(done) -> list[dict]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def test_documents_can_be_seen_and_explained(finished):
     place, _ = finished
-    kept = json.loads(place.call("data", "show", "tiny", "--limit", "3", "--json").stdout)
-    assert len(kept) == 3 and all(row["snippet"] and row["source"] for row in kept)
-    dropped = json.loads(
-        place.call("data", "show", "tiny", "--dropped", "--limit", "500", "--json").stdout
-    )
+    kept = lines(place.call("data", "show", "tiny", "--limit", "3", "--json"))
+    assert len(kept) == 3 and all(row["text"] and row["source"] for row in kept)
+    dropped = lines(place.call("data", "show", "tiny", "--dropped", "--json"))
     assert {"exact", "langid", "filter"} <= {row["stage"] for row in dropped}
     document = next(row for row in dropped if row["stage"] == "langid")
     story = json.loads(place.call("data", "explain", "tiny", document["id"], "--json").stdout)
-    assert story["reason"] == document["reason"] and "filter" in story["decisions"]
+    assert story["drop_reason"] == document["drop_reason"]
+    assert "filter" in [stage["stage"] for stage in story["stages"]]
     plain = place.call("data", "explain", "tiny", document["id"])
-    assert f"dropped by langid: {document['reason']}" in plain.stdout
+    assert f"dropped by langid: {document['drop_reason']}" in plain.stdout
     missing = place.call("data", "explain", "tiny", "ffffffffffff")
     assert missing.returncode == 2 and "No such document" in missing.stderr
 

@@ -33,6 +33,7 @@ def finished_run(root: Path) -> tuple[Path, dict[str, Manifest]]:
     """(the run's folder, manifests of its stages): 10 documents in, 6 kept, a model trained."""
     kept = {"documents": 6, "text_bytes": 600}
     dropped = {"filter": {"min_words": {"documents": 3, "text_bytes": 30}}}
+    refused = {"documents": 3, "text_bytes": 30}
     tokens = {"train": 180, "heldout": 20}
     sizes = {"tokens": tokens, "text_bytes": {"train": 540, "heldout": 60}}
     manifests = {
@@ -48,7 +49,12 @@ def finished_run(root: Path) -> tuple[Path, dict[str, Manifest]]:
             root,
             "split",
             {"documents_in": 9, "documents_out": 6},
-            {"dropped": dropped, "kept_per_source": {"texts": kept}, "licenses": {"CC0-1.0": kept}},
+            {
+                "dropped": dropped,
+                "kept_per_source": {"texts": kept},
+                "licenses": {"CC0-1.0": kept},
+                "shares": {"texts": {"CC0-1.0": {"law": {"kept": kept, "dropped": refused}}}},
+            },
         ),
         "tokenizer": stage(root, "tokenizer", {}, {"vocab_size": 512}),
         "pack": stage(root, "pack", {}, {**sizes, "sources": {"train": {"texts": 180}}}),

@@ -92,6 +92,14 @@ def test_the_numbers_of_the_stages_are_on_the_page(page):
     assert "key-of-train" in text
 
 
+def test_shares_of_text_stand_by_source_licence_and_genre(run, page):
+    (row,) = gather(*run, RECIPE).shares
+    assert (row.source, row.license, row.genre) == ("texts", "CC0-1.0", "law")
+    assert (row.documents, row.text_bytes) == (6, 600)
+    assert (row.dropped_documents, row.dropped_bytes) == (3, 30)
+    assert "Text by source, licence and genre" in page and "<td>law</td>" in page
+
+
 def test_a_document_is_counted_once_by_the_stage_that_dropped_it_first(run):
     facts = gather(*run, RECIPE)
     assert facts.drops == (Drop("clean", "invalid-json", 1), Drop("filter", "min_words", 3))

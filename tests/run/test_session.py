@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
 import pytest
+
+from mutirao.run.session import prepare_environment
+
+
+def test_the_hub_is_asked_only_where_a_source_lies_there(monkeypatch):
+    for hub, expected in ((False, "1"), (True, "0")):
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        prepare_environment("", hub)
+        prepare_environment("")  # as Ray's session does once more
+        assert os.environ["HF_HUB_OFFLINE"] == expected
 
 
 @pytest.mark.ray

@@ -62,28 +62,38 @@ def copy(name: str, target: Path) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value.")
 @global_options
 def check(name: str, overrides: tuple[str, ...]) -> None:
-    """Check a recipe: keys, values, language, model, sources."""
-    from mutirao.core.languages import load_pack
+    """Check a recipe: keys, values, language, model, licences, sources of this machine.
+
+    Sources behind a URL are counted and not looked at, so this needs no network.
+    """
+    from data_jobs.rules import profiles, rules_with
+    from mutirao.core.languages import load_pack, pack_folder
     from mutirao.core.model_size import parameter_count, resolve
     from mutirao.core.recipe_file import load_recipe
-    from mutirao.run.sources import fingerprints
+    from mutirao.run.sources import check_licenses, fingerprints, local_part
 
     loaded = load_recipe(name, overrides)
-    pack = load_pack(loaded.recipe.language)
+    pack = load_pack(loaded.recipe.language, pack_folder(loaded.recipe, loaded.base))
+    check_licenses(loaded.recipe)
+    limits = loaded.recipe.filter
+    profiles(pack, limits.thresholds, rules_with(limits.scores))  # an unknown name stops here
     shape = resolve(loaded.recipe.model, loaded.recipe.tokenizer.vocab_size)
-    files = fingerprints(loaded.recipe, loaded.base, None)
+    local, remote = local_part(loaded.recipe)
+    files = fingerprints(local, loaded.base, None)
     size = sum(f["bytes"] for f in files)
     value = {
         "recipe": loaded.where,
         "language": pack.language,
         "files": len(files),
         "bytes": size,
+        "remote": remote,
         "parameters": parameter_count(shape),
     }
+    behind = f", {len(remote)} behind URLs (not looked at)" if remote else ""
     print_result(
         value,
         [
-            f"{loaded.where} is well formed: {len(files)} source files, {size / 1e6:.1f} MB, "
-            f"language {pack.language}, {value['parameters']:,} parameters"
+            f"{loaded.where} is well formed: {len(files)} source files, {size / 1e6:.1f} MB"
+            f"{behind}, language {pack.language}, {value['parameters']:,} parameters"
         ],
     )

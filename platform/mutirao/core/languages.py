@@ -1,20 +1,28 @@
 """Language packs: what the platform knows about a language, as data in `mutirao/languages/<code>/`.
 
-In: a code as people write it (`pt`, `por`, `pt-BR`, `por_Latn`). Out: a frozen `Pack`. A language
-without a pack gets `und`, which measures everything and drops only documents that are too short.
+In: a code as people write it (`pt`, `por`, `pt-BR`, `por_Latn`), or a folder of one's own.
+Out: a frozen `Pack`. A language without a pack gets `und`, which measures everything and drops only
+documents that are too short.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import sha256_hex
-from mutirao.core.language_codes import GENERIC, canonical
+from mutirao.core.language_codes import GENERIC, canonical, known_codes
+from mutirao.core.recipe import Recipe
+
+EVIDENCE = ("measured", "thin", "none")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, a tenth of the time
 
 
 @dataclass(frozen=True)
@@ -24,32 +32,85 @@ class Pack:
     name: str
     stop_words: frozenset[str]
     thresholds: dict[str, float] = field(default_factory=dict)
-    evidence: str = ""  # what the thresholds rest on
+    # measured: the thresholds drop; thin or none: they are scored and reported, never dropped by
+    evidence: str = "none"
     sha256: str = ""  # of pack.yaml: an asset of the filter stage
     cleaning: dict[str, Any] = field(default_factory=dict)  # clean.yaml: phrases, personal data
     clean_sha256: str = ""  # of clean.yaml: an asset of the clean stage
+    note: str = ""  # on the evidence, in words
+    genres: dict[str, dict[str, float | None]] = field(default_factory=dict)  # null: rule off
+    word_characters: str = ""  # beyond `\w`: combining marks, apostrophes inside words
+    confusable: tuple[str, ...] = ()  # ISO 639-3 codes of languages that are taken for it
+    evaluation: tuple[str, ...] = ()  # names of public sets
+    tokenizer: dict[str, Any] = field(default_factory=dict)  # vocab_size, bytes_per_token to reach
+    figures: dict[str, Any] = field(default_factory=dict)  # what the thresholds rest on
 
 
-def load_pack(code: str) -> Pack:
-    """Raises RecipeError if the pack is damaged; a language without one gets the generic pack."""
+def load_pack(code: str, folder: Path | None = None) -> Pack:
+    """The pack of a language, or the one in `folder`; a language without one gets `und`.
+
+    Raises RecipeError if the pack is damaged, or `folder` holds none.
+    """
     language = canonical(code)
-    folder = resources.files("mutirao.languages")
-    chosen = language if (folder / language / "pack.yaml").is_file() else GENERIC
-    data = (folder / chosen / "pack.yaml").read_bytes()
-    own_rules = (folder / chosen / "clean.yaml").is_file()
-    cleaning = (folder / (chosen if own_rules else GENERIC) / "clean.yaml").read_bytes()
+    shipped = resources.files("mutirao.languages")
+    place: Traversable = folder if folder is not None else shipped / language
+    if not (place / "pack.yaml").is_file():
+        if folder is not None:
+            hint = "Make one with `mutirao lang new CODE INPUT... --output DIR`."
+            raise RecipeError("There is no pack.yaml", str(folder), hint, "no-pack")
+        place = shipped / GENERIC
+    data = (place / "pack.yaml").read_bytes()
+    rules = [one / "clean.yaml" for one in (place, shipped / language, shipped / GENERIC)]
+    cleaning = next(one for one in rules if one.is_file()).read_bytes()
     try:
-        content: dict[str, Any] = yaml.safe_load(data)
-        return Pack(
-            chosen,
-            language,
-            content["name"],
-            frozenset(content["stop_words"].split()),
-            {name: float(value) for name, value in content["thresholds"].items()},
-            content["evidence"],
-            sha256_hex(data),
-            yaml.safe_load(cleaning),
-            sha256_hex(cleaning),
-        )
+        return _pack(place.name, language, data, cleaning, folder is not None)
     except (yaml.YAMLError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise RecipeError(f"Damaged language pack: {error}", f"{chosen}/pack.yaml") from error
+        where = str(folder / "pack.yaml") if folder else f"{place.name}/pack.yaml"
+        raise RecipeError(f"Damaged language pack: {error}", where, code="bad-pack") from error
+
+
+def pack_folder(recipe: Recipe, base: Path) -> Path | None:
+    """The folder of `language_pack`, None for the shipped pack. Raises RecipeError."""
+    if not recipe.language_pack:
+        return None
+    folder = base / Path(recipe.language_pack).expanduser()
+    if not folder.is_dir():
+        raise RecipeError(
+            "There is no such folder", str(folder), "It is `language_pack`.", "no-pack"
+        )
+    return folder
+
+
+def shipped_packs() -> list[Pack]:
+    return [load_pack(code) for code in known_codes()]
+
+
+@lru_cache(32)  # a run's plan asks for the pack at every stage
+def _pack(name: str, language: str, data: bytes, cleaning: bytes, own: bool) -> Pack:
+    content: dict[str, Any] = yaml.load(data, LOADER)
+    evidence = content["evidence"]
+    if evidence not in EVIDENCE:
+        raise ValueError(f"evidence is one of {', '.join(EVIDENCE)}, not {evidence!r}")
+    genres = content.get("genres") or {}
+    return Pack(
+        language if own else name,
+        language,
+        content["name"],
+        frozenset(content["stop_words"].split()),
+        {name: value + 0 for name, value in content["thresholds"].items()},
+        evidence,
+        sha256_hex(data),
+        yaml.load(cleaning, LOADER) or {},
+        sha256_hex(cleaning),
+        content.get("note", ""),
+        {genre: _numbers(limits) for genre, limits in genres.items()},
+        content.get("word_characters", ""),
+        tuple(content.get("confusable") or ()),
+        tuple(content.get("evaluation") or ()),
+        content.get("tokenizer") or {},
+        content.get("figures") or {},
+    )
+
+
+def _numbers(limits: dict[str, Any] | None) -> dict[str, float | None]:
+    return {k: None if v is None else v + 0 for k, v in (limits or {}).items()}

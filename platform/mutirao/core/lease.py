@@ -95,6 +95,13 @@ class Lease:
             write_json(self.path, {**self.record, "renewed": time.time()})
             return True
 
+    def held_by_another(self) -> bool:
+        """Whether somebody who is alive holds it; takes nothing."""
+        holder = self._read()
+        if holder is None or holder.get("token") == self.token:
+            return False
+        return not self._gone(holder)
+
     def release(self) -> None:
         with self._locked():
             holder = self._read()

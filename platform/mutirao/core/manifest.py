@@ -58,6 +58,13 @@ class Manifest:
     def counts(self) -> dict[str, Any]:
         return self.content.get("counts", {})
 
+    @property
+    def redacted(self) -> dict[str, dict[str, Any]]:
+        """{part: {bytes, sha256}} of parts from which documents were taken out afterwards
+        (`mutirao data forget`). The content part keeps what the stage wrote: it is the identity,
+        and nothing that was made from it runs again."""
+        return self.provenance.get("redacted", {})
+
     def paths(self, prefix: str = "") -> list[Path]:
         """Absolute paths of the parts whose name starts with `prefix`, in manifest order."""
         return [self.directory / p.path for p in self.parts if p.path.startswith(prefix)]
@@ -133,6 +140,22 @@ def write_part(
     return part
 
 
+def redact(directory: Path, names: list[str]) -> None:
+    """Note the present bytes of parts that were rewritten in place, so that `verify` and
+    `finished_part` accept them. The content part and its hash stay as they are."""
+    manifest = read_manifest(directory)
+    assert manifest is not None, "only committed results are rewritten"
+    rewritten = dict(manifest.redacted)
+    for name in names:
+        path = directory / name
+        now = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        rewritten[name] = now
+        sidecar = directory / f"{name}.part.json"
+        if sidecar.exists():
+            write_json(sidecar, {**read_json(sidecar), **now})
+    commit(directory, manifest.content, {**manifest.provenance, "redacted": rewritten})
+
+
 def finished_part(directory: Path, name: str) -> Part | None:
     """The part if an earlier attempt finished it and its bytes still match, else None."""
     try:
@@ -150,10 +173,11 @@ def verify(manifest: Manifest) -> list[str]:
     problems = []
     for part in manifest.parts:
         path = manifest.directory / part.path
+        now = manifest.redacted.get(part.path, {"bytes": part.bytes, "sha256": part.sha256})
         if not path.exists():
             problems.append(f"{path}: missing")
-        elif path.stat().st_size != part.bytes:
-            problems.append(f"{path}: {path.stat().st_size} bytes, manifest says {part.bytes}")
-        elif sha256_file(path) != part.sha256:
+        elif path.stat().st_size != now["bytes"]:
+            problems.append(f"{path}: {path.stat().st_size} bytes, manifest says {now['bytes']}")
+        elif sha256_file(path) != now["sha256"]:
             problems.append(f"{path}: content does not match its hash")
     return problems

@@ -42,7 +42,7 @@ class Source(Section):
     url_field: Identity[str] = "url"
     license_field: Identity[str] = "license"
     messages_field: Identity[str] = "messages"  # [{role, content}, ...]
-    prompt_field: Identity[str] = "prompt"  # with completion_field: where there are no messages
+    prompt_field: Identity[str] = "prompt"  # where there are no messages; `a+b` joins two fields
     completion_field: Identity[str] = "completion"
     license: Identity[str] = ""  # SPDX id for documents that carry none
     genre: Identity[str] = ""  # a genre of the language pack: its thresholds, where it has some
@@ -85,7 +85,7 @@ class LangId(Section):
 class Filter(Section):
     """Thresholds come from the language pack; a value here overrides the pack's."""
 
-    thresholds: Identity[dict[str, float]] = {}
+    thresholds: Identity[dict[str, float | None]] = {}  # null: the rule is off
     allowed_licenses: Identity[tuple[str, ...]] = ()  # SPDX ids, "" for none stated; empty: all
     scores: Identity[dict[str, str]] = {}  # name -> a fastText model; thresholds min_ / max_NAME
 

@@ -79,23 +79,54 @@ LANGID = _schema(
         ("spans", pa.list_(pa.int32())),
     ],
 )
+# Gopher: Rae et al. 2021, arXiv:2112.11446, appendix A1.1; C4: Raffel et al. 2020, JMLR 21(140),
+# section 2.2; FineWeb: Penedo et al. 2024, arXiv:2406.17557, section 3.5. A line is one that is not
+# blank, without the space around it; a paragraph ends at a blank line; a word is `\w+` and what
+# the language pack adds.
 FILTER_VALUES: tuple[tuple[str, pa.DataType], ...] = (
-    ("words", pa.int32()),
+    ("words", pa.int32()),  # Gopher
     ("characters", pa.int32()),
     ("lines", pa.int32()),
-    ("mean_word_length", pa.float32()),
-    ("alpha_words", pa.float32()),  # share of words with at least one letter
-    ("symbol_ratio", pa.float32()),  # '#', '...' and '…' per word
+    ("paragraphs", pa.int32()),
+    ("sentences", pa.int32()),  # C4: a mark such as . ! ? and a closing quote, then space or end
+    ("mean_word_length", pa.float32()),  # Gopher
+    ("alpha_words", pa.float32()),  # Gopher: share of words with at least one letter
+    ("symbol_ratio", pa.float32()),  # Gopher: '#', '...' and '…' per word
     ("stop_words", pa.float32()),  # share of words in the pack's stop list
+    ("distinct_stop_words", pa.int32()),  # Gopher
     ("uppercase", pa.float32()),  # share of letters that are upper case
-    ("bullet_lines", pa.float32()),
-    ("ellipsis_lines", pa.float32()),
-    ("duplicate_lines", pa.float32()),  # share of lines that stood before
-    ("duplicate_line_characters", pa.float32()),
-    ("top_bigram", pa.float32()),  # share of characters in the most frequent word 2-gram
-    ("duplicate_5grams", pa.float32()),  # share of characters in repeated word 5-grams
+    ("bullet_lines", pa.float32()),  # Gopher
+    ("ellipsis_lines", pa.float32()),  # Gopher: lines that end in '...' or '…'
+    ("terminal_lines", pa.float32()),  # C4, FineWeb: lines that end a sentence, or in a quote
+    ("short_lines", pa.float32()),  # FineWeb: lines of 30 characters at most
+    ("newlines", pa.float32()),  # FineWeb: line ends per word, high in lists
+    ("duplicate_lines", pa.float32()),  # Gopher: share of lines that stood before
+    ("duplicate_line_characters", pa.float32()),  # Gopher, FineWeb
+    ("duplicate_paragraphs", pa.float32()),  # Gopher
+    ("duplicate_paragraph_characters", pa.float32()),  # Gopher
+    ("top_bigram", pa.float32()),  # Gopher: share of word characters in one repeated 2-gram
+    ("top_trigram", pa.float32()),  # Gopher
+    ("top_4gram", pa.float32()),  # Gopher
+    ("duplicate_5grams", pa.float32()),  # Gopher: share of characters in 5-grams that stood before
+    ("duplicate_6grams", pa.float32()),  # Gopher, and so on
+    ("duplicate_7grams", pa.float32()),
+    ("duplicate_8grams", pa.float32()),
+    ("duplicate_9grams", pa.float32()),
+    ("duplicate_10grams", pa.float32()),
+    ("curly_brackets", pa.float32()),  # C4: share of characters
+    ("javascript_lines", pa.float32()),  # C4: lines with the word 'javascript'
+    ("lorem_ipsum", pa.int32()),  # C4: how often it stands there
 )
-FILTER = _schema("decision.filter", [("reason", pa.string()), *FILTER_VALUES])
+FILTER = _schema(
+    "decision.filter",
+    [
+        ("reason", pa.string()),
+        # the first reason that a thin pack's thresholds would have given; they drop nothing
+        ("would_drop", pa.string()),
+        *FILTER_VALUES,
+        ("scores", pa.map_(pa.string(), pa.float32())),  # of the recipe's models, by name
+    ],
+)
 NEARDUP = _schema(
     "decision.neardup",
     [
@@ -195,10 +226,11 @@ def read_ipc(path: Path, kind: str | None = None) -> pa.Table:
 
 def _upgraded(table: pa.Table, kind: str) -> pa.Table:
     """A table of an older format with the columns it lacks: nulls, or what all rows were then."""
-    schema = {"text": TEXT, "kept": KEPT, "decision.langid": LANGID, "decision.filter": FILTER}
-    for column in schema.get(kind, table.schema):
+    schemas = {"text": TEXT, "kept": KEPT, "decision.langid": LANGID, "decision.filter": FILTER}
+    schema = schemas.get(kind, table.schema)
+    for column in schema:
         if column.name not in table.column_names:
             value = OLD_VALUES.get(column.name)
             filled = pa.repeat(pa.scalar(value, column.type), table.num_rows)
             table = table.append_column(column, filled)
-    return table
+    return table.select(schema.names)

@@ -6,9 +6,10 @@ None or empty.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mutirao.core.carbon import Factor
+from mutirao.report.rule_facts import Rules
 
 Points = tuple[tuple[int, float], ...]  # (optimizer step, value)
 
@@ -32,9 +33,22 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class License:
-    name: str  # SPDX id, or 'unknown'
+    name: str  # SPDX id, 'unknown' or 'unrecognised'
     documents: int
     text_bytes: int
+
+
+@dataclass(frozen=True)
+class TextShare:
+    """What one source gives under one licence (and genre), and what became of it."""
+
+    source: str
+    license: str  # SPDX id, 'unknown' or 'unrecognised'
+    genre: str  # '' where the recipe names none
+    documents: int  # kept
+    text_bytes: int  # kept
+    dropped_documents: int
+    dropped_bytes: int
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,11 @@ class Facts:
     bits_per_byte: float | None = None
     unigram_bits_per_byte: float | None = None
     drops: tuple[Drop, ...] = ()
+    rules: Rules = field(default_factory=Rules)
     drops_overlap: bool = False  # a document may have been dropped by more than one stage
     sources: tuple[SourceRow, ...] = ()
     licenses: tuple[License, ...] = ()  # of the kept documents
+    shares: tuple[TextShare, ...] = ()
     losses: Points = ()  # nats per token
     heldout: Points = ()  # nats per token
     unigram_loss: float | None = None  # nats per token on the held-out text

@@ -34,8 +34,10 @@ from mutirao.report.facts import (
     SourceRow,
     StageEnergy,
     StageRow,
+    TextShare,
 )
 from mutirao.report.masking import mask_pair
+from mutirao.report.rules import gather_rules
 
 
 def gather(run_dir: Path, manifests: dict[str, Manifest], recipe: Recipe) -> Facts:
@@ -82,8 +84,10 @@ def _documents(manifests: dict[str, Manifest]) -> dict[str, Any]:
         "corpus_tokens": sum(tokens.values()) if tokens else None,
         "drops": drops,
         "drops_overlap": overlap,
+        "rules": gather_rules(manifests, drops),
         "sources": _sources(manifests),
         "licenses": _licenses(_info(manifests, "split").get("licenses", {})),
+        "shares": _shares(_info(manifests, "split").get("shares", {})),
     }
 
 
@@ -129,6 +133,25 @@ def _sources(manifests: dict[str, Manifest]) -> tuple[SourceRow, ...]:
 def _licenses(found: Mapping[str, Any]) -> tuple[License, ...]:
     rows = [License(name, n["documents"], n["text_bytes"]) for name, n in found.items()]
     return tuple(sorted(rows, key=lambda row: (-row.text_bytes, row.name)))
+
+
+def _shares(found: Mapping[str, Any]) -> tuple[TextShare, ...]:
+    """The largest first; a text that a licence rule dropped stands here under its licence."""
+    rows = [
+        TextShare(
+            source,
+            license,
+            genre,
+            sides["kept"]["documents"],
+            sides["kept"]["text_bytes"],
+            sides["dropped"]["documents"],
+            sides["dropped"]["text_bytes"],
+        )
+        for source, licenses in found.items()
+        for license, genres in licenses.items()
+        for genre, sides in genres.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.text_bytes, row.source, row.license)))
 
 
 def _model(manifests: dict[str, Manifest], recipe: Recipe) -> dict[str, Any]:

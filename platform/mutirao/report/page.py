@@ -3,7 +3,8 @@
 In: a run's folder, the manifests of its finished stages, its recipe. Out: `report.html`, one file
 without scripts, network requests or external fonts; it can be mailed, printed and kept. A run that
 stopped early gets a page too: a sentence stands where there is nothing to show yet.
-Reading order: facts.py (what is known), gather.py (where from), plots.py, page.html.j2 (how told).
+Reading order: facts.py (what is known), gather.py and rules.py (where from), plots.py,
+page.html.j2 and rules.html.j2 (how told).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mutirao.core.recipe import Recipe
 from mutirao.report.facts import Facts
 from mutirao.report.gather import gather
 from mutirao.report.plots import all_plots
+from mutirao.report.rules import SHOWN
 from mutirao.report.wording import (
     FILTERS,
     energy_sentences,
@@ -59,7 +61,17 @@ def render(facts: Facts) -> str:
         text_language=facts.language.replace("_", "-"),
         unit_j=unit_j,
         unit=unit,
+        rules_section=_rules_section(environment, facts),
     )
+
+
+def _rules_section(environment: Environment, facts: Facts) -> Markup:
+    """Empty where nothing was dropped."""
+    if not facts.rules.rules:
+        return Markup("")
+    template = environment.from_string(_shipped("rules.html.j2"))
+    language = facts.language.replace("_", "-")
+    return Markup(template.render(rules=facts.rules, shown=SHOWN, text_language=language))
 
 
 def _shipped(name: str) -> str:

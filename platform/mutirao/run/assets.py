@@ -7,25 +7,41 @@ from pathlib import Path
 
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import sha256_file, sha256_hex
-from mutirao.core.languages import load_pack
+from mutirao.core.languages import load_pack, pack_folder
 from mutirao.core.recipe import Recipe
 
 
 def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
     """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there."""
     if stage == "langid":
-        from data_jobs.langid import model_path
+        from data_jobs.langid import langid_assets
 
-        return {"model": sha256_file(model_path(recipe.langid.model, base))}
+        return langid_assets(recipe, base)
     if stage == "clean":
-        return {"pack": load_pack(recipe.language).clean_sha256}
+        return {"pack": load_pack(recipe.language, pack_folder(recipe, base)).clean_sha256}
     if stage == "filter":
-        return {"pack": load_pack(recipe.language).sha256}
+        pack = load_pack(recipe.language, pack_folder(recipe, base)).sha256
+        return {"pack": pack} | _scores(recipe, base) | _licenses(recipe)
     if stage == "decontaminate":
         return {name: sha256_file(_file(name, base)) for name in recipe.decontaminate.against}
     if stage == "train":
         return {"preset": sha256_hex(preset_bytes(recipe.model.preset))}
     return {}
+
+
+def _scores(recipe: Recipe, base: Path) -> dict[str, str]:
+    if not recipe.filter.scores:
+        return {}
+    from data_jobs.scores import model_paths
+
+    return {f"score {name}": sha256_file(p) for name, p in model_paths(recipe, base).items()}
+
+
+def _licenses(recipe: Recipe) -> dict[str, str]:
+    """The table of licence names, where the recipe keeps and drops by them."""
+    if not recipe.filter.allowed_licenses:
+        return {}
+    return {"licenses": sha256_hex((resources.files("data_jobs") / "licenses.yaml").read_bytes())}
 
 
 def preset_bytes(name: str) -> bytes:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mutirao.core.errors import RecipeError
+from mutirao.core.errors import EnvironmentProblem, RecipeError
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import load_run, nearest_relative, run_id
 from mutirao.core.workdir import Workdir
 from mutirao.run.plan import make_plan
-from mutirao.run.sources import fingerprints
+from mutirao.run.sources import check_licenses, fingerprints
 from train_jobs.launch import dry_run as training_needs
 
 
@@ -20,9 +20,10 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
     """The plan as JSON and as lines of at most 79 columns."""
     recipe = loaded.recipe
     problem = ""
+    check_licenses(recipe)
     try:
         sources = fingerprints(recipe, loaded.base, workdir.cache)
-    except RecipeError as error:
+    except (RecipeError, EnvironmentProblem) as error:
         sources, problem = None, str(error).split("\n")[0]
     identifier = run_id(recipe, [f["sha256"] for f in sources]) if sources else None
     directory = workdir.run(identifier) if identifier else None

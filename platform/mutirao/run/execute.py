@@ -7,21 +7,15 @@ the store; `report.html` in the run's folder. A killed run is continued by the s
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from mutirao.core.energy import EnergyMeter
 from mutirao.core.errors import RecipeError, Stopped, UserError
@@ -32,8 +26,10 @@ from mutirao.core.progress import Progress
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import Run, nearest_relative, open_run, run_id
 from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
+from mutirao.core.takedown import wait_for_takedown
 from mutirao.core.workdir import Workdir
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
+from mutirao.run.provenance import hardware, versions
 from mutirao.run.session import prepare_environment, ray_session
 from mutirao.run.show import short
 from mutirao.run.sources import fingerprints
@@ -41,7 +37,6 @@ from mutirao.run.stopping import Stopping
 from mutirao.run.summary import stage_line
 from mutirao.run.table import stage_function
 
-RECORDED = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "tokenizers", "numpy")
 NEEDS_RAY = {*DATA_STAGES, "train"} - {"tokenizer"}
 
 
@@ -52,6 +47,8 @@ class Options:
     redo: str | None = None
     new: bool = False  # start the run afresh: forget its checkpoints and metrics
     use_ray: bool = True
+    stages: tuple[str, ...] = ()  # only these, in their order; empty: all of the recipe's
+    report: bool = True  # write report.html at the end
 
 
 @dataclass
@@ -63,20 +60,35 @@ class Execution:
     options: Options
     progress: Progress
     sources: list[dict[str, Any]] = field(default_factory=list)
+    given: dict[str, Manifest] = field(default_factory=dict)
     done: dict[str, Manifest] = field(default_factory=dict)
 
 
-def execute(loaded: LoadedRecipe, workdir: Workdir, options: Options, progress: Progress) -> Run:
-    """Run the recipe to its end (or to `--until`). Raises UserError of the kind that ended it."""
+def execute(
+    loaded: LoadedRecipe,
+    workdir: Workdir,
+    options: Options,
+    progress: Progress,
+    sources: list[dict[str, Any]] | None = None,
+    given: dict[str, Manifest] | None = None,
+) -> Run:
+    """Run the recipe to its end (or to `--until`). Raises UserError of the kind that ended it.
+
+    sources: fingerprints that are known already; else the source files are read for them.
+    given: results in this store that stand for their stages, whatever their key.
+    """
     _check_stage_names(options)
-    prepare_environment(loaded.recipe.ray.address)
-    sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
+    hub = any("hf://" in str(source.path) for source in loaded.recipe.sources)
+    prepare_environment(loaded.recipe.ray.address, hub)
+    if sources is None:
+        sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
     identifier = run_id(loaded.recipe, [f["sha256"] for f in sources])
-    state = Execution(loaded, workdir, options, progress, sources)
+    state = Execution(loaded, workdir, options, progress, sources, given or {})
     directory = workdir.run(identifier)
     with Lease(directory / "lease.json", identifier).hold(
         lambda who: progress.say(f"Another process works on this run; waiting for it: {who}")
     ):
+        wait_for_takedown(workdir.root, progress.say)
         run = open_run(workdir, identifier, loaded.recipe, loaded.base)
         _say_beginning(run, state)
         with progress.logged(directory / "logs"), _recorded(run, state):
@@ -92,6 +104,8 @@ def _run_stages(run: Run, state: Execution) -> None:
         meter: EnergyMeter | None = None
         ray_started = False
         for stage in stages_of(state.loaded.recipe):
+            if state.options.stages and stage.name not in state.options.stages:
+                continue
             step = _step(stage, state, earlier)
             if step.manifest is None:
                 _must_not_precede(stage, state.options)
@@ -172,13 +186,15 @@ def _make(run: Run, state: Execution, step: Step) -> Manifest:
         "hardware": hardware(),
         "began": began,
         "wall_s": round(time.monotonic() - clock, 3),
-        "versions": _versions(),
+        "versions": versions(),
         "notes": result.notes,
     }
     return commit(step.directory, content, provenance)
 
 
 def _step(stage: Stage, state: Execution, earlier: dict[str, dict[str, Any]]) -> Step:
+    if (manifest := state.given.get(stage.name)) is not None:
+        return Step(stage, "done", "", manifest.directory.name, {}, manifest.directory, manifest)
     arguments = (stage, state.loaded.recipe, state.workdir, state.done, state.sources)
     step = make_step(*arguments, state.loaded.base, earlier)
     if state.options.redo == stage.name and step.directory is not None:
@@ -243,7 +259,8 @@ def _recorded(run: Run, state: Execution) -> Iterator[None]:
     finally:
         run.record["wall_s"] = round(run.record.get("wall_s", 0) + time.time() - began, 1)
         run.save()
-        _write_report(run, state)
+        if state.options.report:
+            _write_report(run, state)
 
 
 def _status(run: Run, status: str, reason: str) -> None:
@@ -294,25 +311,3 @@ def _must_not_precede(stage: Stage, options: Options) -> None:
             hint="Run without --from first.",
             code="not-done",
         )
-
-
-@cache
-def hardware() -> str:
-    """Such as '2 cores of AMD EPYC 9B14, 23 GiB, no GPU'."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    memory_gib = psutil.virtual_memory().total / 2**30
-    name = f" of {model.group(1).strip()}" if model else ""
-    cards = f"{gpus} NVIDIA GPUs" if gpus else "no GPU"
-    return f"{len(os.sched_getaffinity(0))} cores{name}, {memory_gib:.0f} GiB, {cards}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in ("mutirao", *RECORDED):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

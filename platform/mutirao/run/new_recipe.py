@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.language_codes import iso639_3
+from mutirao.core.language_codes import labels_of
 from mutirao.core.languages import load_pack
 from mutirao.core.recipe import LangId, Recipe, Source
 
@@ -49,23 +49,26 @@ class Census:
 
 def take_census(files: list[dict[str, Any]], recipe: Recipe) -> Census:
     """Read every file once, with the readers and the language identifier that the run will use."""
-    from data_jobs.readers import Reject, read
+    from data_jobs.documents import Piece, ReadOptions, Reject
+    from data_jobs.places import Place
+    from data_jobs.readers import read
 
     census = Census(files=len(files), file_bytes=sum(f["bytes"] for f in files))
     sources = {source.name: source for source in recipe.sources}
+    limit, html = recipe.clean.max_document_bytes, recipe.clean.html
     waiting: list[str] = []
     for entry in files:
-        field_name = sources[entry["source"]].text_field
-        limit = recipe.clean.max_document_bytes
-        for item in read(
-            Path(entry["path"]), entry["format"], field_name, limit, recipe.clean.html
-        ):
+        named = sources[entry["source"]]
+        options = ReadOptions(named.kind, named.text_field, max_bytes=limit, html=html)
+        for item in read(Piece(Place(entry["path"]), entry["format"]), options):
             if isinstance(item, Reject):
                 census.rejected[item.reason] += 1
-            elif item.text.strip():
+                continue
+            text = item.text or "\n\n".join(content for _, content in item.messages)
+            if text.strip():
                 census.documents += 1
-                census.text_bytes += len(item.text.encode("utf-8", "replace"))
-                waiting.append(item.text)
+                census.text_bytes += len(text.encode("utf-8", "replace"))
+                waiting.append(text)
                 if len(waiting) == BATCH:
                     _count_languages(census, waiting)
     _count_languages(census, waiting)
@@ -99,13 +102,14 @@ def sources_for(inputs: tuple[str, ...], base: Path) -> list[Source]:
     sources, names = [], Counter[str]()
     for entry in inputs:
         path = Path(entry).absolute()
-        if not path.exists() and not any(c in entry for c in "*?["):
+        url = "://" in entry
+        if not url and not path.exists() and not any(c in entry for c in "*?["):
             raise RecipeError("No such file or folder", entry, code="no-source")
         name = path.name.split(".")[0].replace("*", "all").replace(" ", "-") or "text"
         names[name] += 1
         if names[name] > 1:
             name = f"{name}-{names[name]}"
-        sources.append(Source(path=_place(path, base), name=name))
+        sources.append(Source(path=entry if url else _place(path, base), name=name))
     return sources
 
 
@@ -118,7 +122,8 @@ def _place(path: Path, base: Path) -> str:
 def recipe_text(name: str, language: str, sources: list[Source], census: Census) -> str:
     """The commented recipe, under 60 lines for up to 15 sources."""
     pack = load_pack(language)
-    size = sizes_for(census.language_bytes[iso639_3(language)] or census.text_bytes)
+    found = sum(census.language_bytes[label] for label in labels_of(language))
+    size = sizes_for(found or census.text_bytes)
     note = f"filters of the pack {pack.code} ({pack.name})"
     listed = "\n".join(
         f"  - path: {_quote(str(s.path))}\n    name: {_quote(s.name)}" for s in sources
@@ -131,7 +136,7 @@ name: {_quote(name)}
 language: {pack.language}      # {note}
 seed: 42
 
-# jsonl, text, parquet, Arrow or WARC; .gz and .zst are read too.
+# jsonl, text, csv, parquet, Arrow, WARC or a Wikipedia dump; .gz, .zst and .bz2 are read too.
 # For each source also: text_field, id_field, license (SPDX), format.
 sources:
 {listed}

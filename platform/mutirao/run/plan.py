@@ -113,7 +113,7 @@ def make_plan(
 def _why(
     stage: Stage, key: str, parts: dict[str, Any], directory: Path, entry: dict[str, Any] | None
 ) -> str:
-    if entry is None or "key_parts" not in entry:
+    if entry is None or not entry.get("key_parts"):
         started = directory.is_dir() and any(directory.glob("*.part.json"))
         return "begun, goes on where it stopped" if started else NEVER_RAN
     if entry["key"] == key:

@@ -34,8 +34,13 @@ SETTINGS = {
 LOCAL = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def prepare_environment(address: str = "") -> None:
-    """Set what Ray reads at import; values that the user has set are kept."""
+def prepare_environment(address: str = "", hub: bool = False) -> None:
+    """Set what Ray reads at import; values that the user has set are kept.
+
+    hub: a source is on the Hugging Face hub, so its client may use the network.
+    """
+    if hub:
+        os.environ.setdefault("HF_HUB_OFFLINE", "0")
     local = {} if address or "RAY_ADDRESS" in os.environ else LOCAL
     for name, value in {**SETTINGS, **local}.items():
         os.environ.setdefault(name, value)

@@ -1,18 +1,46 @@
-"""Fingerprints of a recipe's sources, for its run id and the key of `ingest`."""
+"""Fingerprints of a recipe's sources, for its run id and the key of `ingest`; and a check of what
+can be checked without reading them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mutirao.core.recipe import Recipe
+from mutirao.core.recipe import Recipe, Source
 
 
 def fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[str, Any]]:
     """One entry a file: source, file, format, bytes, sha256 (and path, which is never hashed).
 
-    Raises RecipeError where a source is not there. Hashes are cached by path, size and time.
+    Raises RecipeError where a source is not there or an allowed licence is no SPDX id (the filter
+    would say so hours later). Hashes are cached by path, size and time.
     """
     from data_jobs.sources import source_fingerprints
 
+    check_licenses(recipe)
     return source_fingerprints(recipe, base, cache)
+
+
+def local_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with those sources alone that lie on this machine, and the URLs of the others.
+
+    Raises RecipeError for a kind of URL that is not known.
+    """
+    remote = [url for source in recipe.sources for url in _urls(source)]
+    local = tuple(source for source in recipe.sources if not _urls(source))
+    return recipe.model_copy(update={"sources": local}), remote
+
+
+def _urls(source: Source) -> list[str]:
+    from data_jobs.sources import SAMPLE
+    from data_jobs.stores import is_url
+
+    paths = [source.path] if isinstance(source.path, str) else source.path
+    return [path for path in paths if not path.startswith(SAMPLE) and is_url(path)]
+
+
+def check_licenses(recipe: Recipe) -> None:
+    """Raises RecipeError for an allowed licence that is no SPDX id."""
+    from data_jobs.licenses import policy
+
+    policy(recipe.filter.allowed_licenses)

@@ -21,6 +21,14 @@ def _dropped(counts: dict[str, Any], info: dict[str, Any]) -> str:
     return f"{counts['dropped']:,} dropped" + (f": {listed}" if listed else "")
 
 
+def _filter(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    """A pack of thin evidence drops nothing by its thresholds; what it would is said."""
+    would = sum(info.get("would_drop", {}).values())
+    if not would:
+        return _dropped(counts, info)
+    return f"{counts['dropped']:,} dropped; thin pack, would drop {would:,} more"
+
+
 def _clean(counts: dict[str, Any], info: dict[str, Any]) -> str:
     rejected = sum(counts["rejected"].values())
     return f"{counts['documents_out']:,} documents, {rejected:,} rejected"
@@ -57,7 +65,7 @@ WORDS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "clean": _clean,
     "exact": _dropped,
     "langid": _dropped,
-    "filter": _dropped,
+    "filter": _filter,
     "neardup": _dropped,
     "decontaminate": _dropped,
     "split": _split,

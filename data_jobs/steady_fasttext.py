@@ -1,0 +1,24 @@
+"""Train a fastText classifier so that the same text gives the same model, in any process.
+
+With one thread fastText 0.9 fills only the first tenth of its input matrix (`uniformThread` takes a
+tenth for each of ten threads) and leaves the rest as the allocator gave it: zeros in a fresh
+process, in an older one what was there, so models differ from run to run and now and then training
+ends in "Encountered NaN". Memory that is mapped anew is zero; so large blocks are always mapped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+M_MMAP_THRESHOLD, MAPPED_BYTES = -3, 1 << 20  # mallopt(3) of glibc; fixed, it no longer adapts
+
+
+def train_supervised(text: str, seed: int, **settings: Any) -> Any:
+    """The trained model; `text` is a file in fastText's format. One thread."""
+    import fasttext
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # elsewhere than glibc large blocks are mapped as a rule
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+    return fasttext.train_supervised(text, thread=1, seed=seed, verbose=0, **settings)

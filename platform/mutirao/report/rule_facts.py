@@ -1,0 +1,33 @@
+"""What the page knows about the rules that dropped documents (rules.py reads it)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SourceShare:
+    name: str
+    documents_in: int  # after clean
+    dropped: int  # by this rule; of `Rules.sources`, by any
+
+    @property
+    def kept_share(self) -> float:
+        return 1 - self.dropped / max(self.documents_in, 1)
+
+
+@dataclass(frozen=True)
+class Rule:
+    stage: str
+    reason: str
+    documents: int
+    words: str = ""
+    sources: tuple[SourceShare, ...] = ()  # the hardest hit first
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    documents_in: int = 0
+    rules: tuple[Rule, ...] = ()  # most documents first
+    sources: tuple[SourceShare, ...] = ()  # the lowest keep-rate first

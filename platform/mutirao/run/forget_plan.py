@@ -1,0 +1,274 @@
+"""What has to be rewritten so that documents are forgotten: the search, before anything changes.
+
+In: a workdir and what was asked for. Out: a `Plan` of places only (files, rows, token spans, byte
+spans), without ids or text of the forgotten documents, so it may lie on the disk while it is being
+carried out. Every finished result of the store is looked at, whether a run needs it or not.
+Memory: what data_jobs.forgotten says, and 50 bytes a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_jobs.forgotten import (
+    Place,
+    Traces,
+    Wanted,
+    by_shard,
+    documents,
+    equal_texts,
+    exact_copies,
+    find_rows,
+    near_copies,
+)
+from data_jobs.view import document_id
+from mutirao.core.files import read_json
+from mutirao.core.manifest import Manifest, read_manifest
+from mutirao.core.schemas import read_ipc
+from mutirao.core.stages import STAGE_NAMES
+from mutirao.core.workdir import Workdir
+
+Action = dict[str, Any]
+ALIGNED = ("exact", "langid", "filter")  # decision shards in which the rows get a reason
+
+
+@dataclass
+class Plan:
+    """actions: what to rewrite. near: ids of near-duplicates that stay. listed: for the takedown
+    list, by kind; never written as it is."""
+
+    documents: int = 0  # that were asked for
+    copies: int = 0  # equal texts, other results' copies, and near-duplicates where asked for
+    near: list[str] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    listed: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def results(self) -> set[tuple[str, str]]:
+        """(stage, key) of the results that are rewritten."""
+        return {(a["stage"], a["key"]) for a in self.actions if "stage" in a}
+
+
+def make_plan(workdir: Workdir, wanted: Wanted, near: bool) -> Plan:
+    """Search everything. Raises DataError where a result cannot be read."""
+    store = {stage: list(committed(workdir, stage)) for stage in STAGE_NAMES}
+    found, asked = _all_places(store, wanted, near)
+    plan, traces = Plan(documents=asked), Traces()
+    traces.needles |= wanted.urls
+    plan.listed = {"id": set(), "text": set(), "url": set(wanted.urls), "name": set()}
+    ids = set()
+    for clean in store["clean"]:
+        for _, document in documents(clean, found[clean.directory]):
+            traces.add(document)
+            ids.add(document["id"].hex())
+            _list(plan, document, wanted)
+    plan.copies = max(0, len(ids) - asked)
+    for clean in store["clean"]:
+        places = found[clean.directory]
+        plan.near += _near(store, clean, places)
+        plan.actions += _rows_of(clean, "text-", "text", places)
+        plan.actions += _rejects(clean, traces, ids, plan)
+        plan.actions += _made_from(store, clean, places, traces)
+    plan.near = sorted(set(plan.near) - ids)
+    plan.actions += list(_text_files(workdir, traces))
+    return plan
+
+
+def committed(workdir: Workdir, stage: str) -> Iterator[Manifest]:
+    folder = workdir.store / stage
+    for directory in sorted(folder.iterdir()) if folder.is_dir() else []:
+        manifest = read_manifest(directory) if directory.is_dir() else None
+        if manifest is not None:
+            yield manifest
+
+
+def _all_places(
+    store: dict[str, list[Manifest]], wanted: Wanted, near: bool
+) -> tuple[dict[Path, set[Place]], int]:
+    """By result of `clean` the documents to forget, and how many were asked for.
+
+    With `near` also those that resemble them, but not what resembles these in turn.
+    """
+    found = {clean.directory: find_rows(clean, wanted) for clean in store["clean"]}
+    asked = {
+        document["id"]
+        for clean in store["clean"]
+        for _, document in documents(clean, found[clean.directory])
+    }
+    _add_copies(store, found)
+    if near:
+        for clean in store["clean"]:
+            places = found[clean.directory]
+            alike = [
+                near_copies(neardup, places)
+                for neardup in _inputs_are(store["neardup"], "clean", clean)
+            ]
+            places |= set().union(*alike)
+        _add_copies(store, found)
+    return found, len(asked)
+
+
+def _add_copies(store: dict[str, list[Manifest]], found: dict[Path, set[Place]]) -> None:
+    """Copies of copies count, in other results too, so this goes on until nothing is added."""
+    before = -1
+    while (now := sum(map(len, found.values()))) != before:
+        before = now
+        for clean in store["clean"]:
+            places = found[clean.directory]
+            for exact in _inputs_are(store["exact"], "clean", clean):
+                places |= exact_copies(exact, places)
+        _copies_elsewhere(store["clean"], found)
+
+
+def _copies_elsewhere(cleans: list[Manifest], found: dict[Path, set[Place]]) -> None:
+    """The same ids and the same texts in every result of `clean`."""
+    texts, ids = set(), set()
+    for clean in cleans:
+        for _, document in documents(clean, found[clean.directory]):
+            texts.add(document["text"])
+            ids.add(document["id"].hex())
+    for clean in cleans if ids else ():
+        found[clean.directory] |= find_rows(clean, Wanted(frozenset(ids), frozenset()))
+        found[clean.directory] |= equal_texts(clean, texts)
+
+
+def _list(plan: Plan, document: dict[str, Any], wanted: Wanted) -> None:
+    plan.listed["id"].add(document["id"].hex())
+    plan.listed["text"].add(document["text"])
+    if document["name"] in wanted.words:
+        plan.listed["name"].add(f"{document['source']}\0{document['name']}")
+
+
+def _near(store: dict[str, list[Manifest]], clean: Manifest, places: set[Place]) -> list[str]:
+    found: set[Place] = set()
+    for neardup in _inputs_are(store["neardup"], "clean", clean):
+        found |= near_copies(neardup, places)
+    return [document["id"].hex() for _, document in documents(clean, found)]
+
+
+def _rejects(clean: Manifest, traces: Traces, ids: set[str], plan: Plan) -> list[Action]:
+    """Snippets of rejected lines that hold a forgotten text; their ids join the list."""
+    actions = []
+    for name, path in _parts(clean, "rejects-"):
+        rows = []
+        for number, row in enumerate(read_ipc(path, "reject").to_pylist()):
+            known = document_id(row["source"], row["file"], row["position"]).hex()
+            if row["snippet"] and (known in ids or traces.holds_text(row["snippet"])):
+                rows.append(number)
+                plan.listed["id"].add(known)
+        if rows:
+            actions.append(_action(clean, name, do="rows", kind="reject", rows=rows))
+    return actions
+
+
+def _made_from(
+    store: dict[str, list[Manifest]], clean: Manifest, places: set[Place], traces: Traces
+) -> list[Action]:
+    """Everything that the documents of one result of `clean` went into, but models."""
+    actions: list[Action] = []
+    for stage in ALIGNED if places else ():
+        for decided in _inputs_are(store[stage], "clean", clean):
+            actions += _rows_of(decided, f"{stage}-", f"decision.{stage}", places)
+    for split in _inputs_are(store["split"], "clean", clean) if places else ():
+        actions += _kept(split, places)
+        for pack in _inputs_are(store["pack"], "split", split):
+            actions += _tokens(pack, places)
+            for evaluated in _inputs_are(store["evaluate"], "pack", pack):
+                actions += _samples(evaluated, traces)
+    return actions
+
+
+def _inputs_are(results: list[Manifest], stage: str, made: Manifest) -> list[Manifest]:
+    return [m for m in results if m.content.get("inputs", {}).get(stage) == made.content_hash]
+
+
+def _parts(manifest: Manifest, prefix: str) -> list[tuple[str, Path]]:
+    names = [part.path for part in manifest.parts if part.path.startswith(prefix)]
+    return [(name, manifest.directory / name) for name in names]
+
+
+def _action(manifest: Manifest, part: str, **what: Any) -> Action:
+    return {
+        "stage": manifest.content["stage"],
+        "key": manifest.directory.name,
+        "part": part,
+        **what,
+    }
+
+
+def _rows_of(manifest: Manifest, prefix: str, kind: str, places: set[Place]) -> list[Action]:
+    parts = _parts(manifest, prefix)
+    return [
+        _action(manifest, parts[shard][0], do="rows", kind=kind, rows=rows)
+        for shard, rows in by_shard(places).items()
+    ]
+
+
+def _kept(split: Manifest, places: set[Place]) -> list[Action]:
+    actions = []
+    for name, path in [*_parts(split, "train-"), *_parts(split, "heldout-")]:
+        rows = _at(read_ipc(path, "kept"), places)
+        if rows:
+            actions.append(_action(split, name, do="rows", kind="kept", rows=rows))
+    return actions
+
+
+def _tokens(pack: Manifest, places: set[Place]) -> list[Action]:
+    actions = []
+    for name, path in _parts(pack, ""):
+        if not name.endswith(".documents.arrow"):
+            continue
+        table = read_ipc(path, "documents")
+        documents = [table.slice(row, 1).to_pylist()[0] for row in _at(table, places)]
+        spans = [[d["offset"], d["offset"] + d["tokens"]] for d in documents]
+        if spans:
+            tokens = name.replace(".documents.", ".tokens.")
+            eos = pack.content["info"]["eos_id"]
+            actions.append(_action(pack, tokens, do="tokens", spans=spans, eos=eos))
+    return actions
+
+
+def _at(table: Any, places: set[Place]) -> list[int]:
+    pairs = zip(table.column("shard").to_pylist(), table.column("row").to_pylist(), strict=True)
+    return [number for number, place in enumerate(pairs) if place in places]
+
+
+def _samples(evaluated: Manifest, traces: Traces) -> list[Action]:
+    path = evaluated.directory / "samples.json"
+    rows = []
+    for number, sample in enumerate(read_json(path).get("samples", [])):
+        pieces = f"{sample['prompt']}<|endoftext|>{sample['continuation']}".split("<|endoftext|>")
+        if any(traces.holds_text(piece) for piece in pieces):
+            rows.append(number)
+    return [_action(evaluated, path.name, do="samples", rows=rows)] if rows else []
+
+
+def _text_files(workdir: Workdir, traces: Traces) -> Iterator[Action]:
+    """Logs, records and recipes of all runs, and the receipts of earlier takedowns."""
+    patterns = ("runs/*/logs/*.log", "runs/*/run.json", "runs/*/recipe.yaml", "result.json")
+    for pattern in (*patterns, "takedown/receipts/*.json"):
+        for path in sorted(workdir.root.glob(pattern)):
+            spans = _byte_spans(path, traces, log=path.suffix == ".log")
+            if spans:
+                file = path.relative_to(workdir.root).as_posix()
+                yield {"do": "bytes", "file": file, "spans": spans}
+
+
+def _byte_spans(path: Path, traces: Traces, log: bool) -> list[list[int]]:
+    """Where a text file names a forgotten document. In a log the whole line where it quotes the
+    text; in a record URLs and our ids only, since a source's own id could be any word."""
+    spans, start = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        text = line.decode("utf-8", "surrogateescape")
+        if log and traces.holds_text(text.rstrip("\r\n")):
+            spans.append([start, start + len(line.rstrip(b"\r\n"))])
+        elif not log:
+            for first, last in traces.spans(text, names=False):
+                ahead = len(text[:first].encode("utf-8", "surrogateescape"))
+                size = len(text[first:last].encode("utf-8", "surrogateescape"))
+                spans.append([start + ahead, start + ahead + size])
+        start += len(line)
+    return spans
