@@ -1,9 +1,10 @@
 """Which texts of a batch need any cleaning at all: one automaton over the UTF-8 of the whole batch.
 
 In: texts and the signs (regular expressions) of the steps that are switched on. Out: a flag a text.
-All signs become one RE2 expression, whose cost does not grow with their number (550 MB/s measured
-for one and for fourteen); a numba pass finds lines that return. A flag promises nothing: each step
-looks again. Signs keep to what RE2 and Python's `re` read alike: no look-around, no \\d, no \\w.
+All signs become one RE2 expression, whose cost hardly grows with their number (36 MB: 0.07 CPU-s
+for one, 0.13 for twenty-five; building it costs 8 ms a batch); a numba pass finds lines that
+return. A flag promises nothing: each step looks again. Signs keep to what RE2 and Python's `re`
+read alike: no look-around, no \\d, no \\w.
 """
 
 from __future__ import annotations
