@@ -20,8 +20,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_jobs import clean, filter, ingest
-from data_jobs.measure import measure
-from data_jobs.rules import columns, decide, profiles
+from data_jobs.quality.measure import measure
+from data_jobs.quality.rules import columns, decide, profiles
 from data_jobs.shards import shard_items, text_paths, write_table
 from mutirao.core.job import StageJob
 from mutirao.core.languages import load_pack

@@ -20,10 +20,10 @@ import gzip
 import json
 from collections import Counter
 
-from data_jobs.derive_pack import Derived, derive
-from data_jobs.measure import measure
-from data_jobs.reference_text import Reference, read_reference
-from data_jobs.rules import Limits, columns, decide, profiles
+from data_jobs.quality.derive_pack import Derived, derive
+from data_jobs.quality.measure import measure
+from data_jobs.quality.reference_text import Reference, read_reference
+from data_jobs.quality.rules import Limits, columns, decide, profiles
 from mutirao.core.languages import load_pack
 
 FINEWEB2 = {

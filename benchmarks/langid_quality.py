@@ -9,9 +9,9 @@ The split: a text belongs to a group, and a group to one of five folds by its ha
 source document (its URL) where a document gives many paragraphs; where a file is a list of
 sentences or verses (Tatoeba, Bible) or one declaration (UDHR), it is the text itself in lower case,
 so that equal texts stay together. For each fold a model is trained on the other four by
-`data_jobs.train_langid.train` and judges the fold; documents of corpus/ that are trained on are
-never tested. The weights of the engine were chosen on fold 1 with models trained on folds 2 to 4;
-`fold_0` was looked at by nobody before. `--folds 1` does fold 0 alone.
+`data_jobs.language.train_langid.train` and judges the fold; documents of corpus/ that are trained
+on are never tested. The weights of the engine were chosen on fold 1 with models trained on folds 2
+to 4; `fold_0` was looked at by nobody before. `--folds 1` does fold 0 alone.
 
 Macro-F1 is over the languages with at least 300 texts. The texts of all other languages are judged
 too and count as false alarms; `own_texts_only` leaves them out, `of_labels_it_gives` leaves out the
@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_jobs.langid_engine import first_opinion, identify_views
-from data_jobs.langid_windows import windows
-from data_jobs.train_langid import digest, read_rows, train
-from data_jobs.variety import decide_varieties
+from data_jobs.language.langid_engine import first_opinion, identify_views
+from data_jobs.language.langid_windows import windows
+from data_jobs.language.train_langid import digest, read_rows, train
+from data_jobs.language.variety import decide_varieties
 from mutirao.core.language_codes import GENERIC
 from mutirao.core.recipe import LangId
 

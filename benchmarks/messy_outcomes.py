@@ -32,8 +32,8 @@ from typing import Any
 
 from rapidfuzz.distance import Indel
 
-from data_jobs.clean_unit import BATCH_DOCUMENTS as BATCH
-from data_jobs.cleaner import Cleaned, Cleaner, CleanSettings
+from data_jobs.cleaning.clean_unit import BATCH_DOCUMENTS as BATCH
+from data_jobs.cleaning.cleaner import Cleaned, Cleaner, CleanSettings
 from data_jobs.shards import text_paths
 from mutirao.core.languages import load_pack
 from mutirao.core.progress import Progress

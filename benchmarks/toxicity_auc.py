@@ -3,8 +3,8 @@
     python benchmarks/toxicity_auc.py --train ptbr_train_1annotator.csv \\
         --test ptbr_test_1annotator.csv
 
-Trains with `data_jobs.train_score` on the train split and reports on the test split, with a 95 %
-bootstrap interval, the time, and the documents a second that the model scores on one thread.
+Trains with `data_jobs.quality.train_score` on the train split and reports on the test split, with a
+95 % bootstrap interval, the time, and the documents a second that the model scores on one thread.
 ToLD-Br: Leite et al. 2020, arXiv:2010.04543, CC-BY-SA-4.0. Prints one JSON object.
 """
 
@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_jobs.scores import score
-from data_jobs.train_score import SEED, TRAIN, read_labels, report, train
+from data_jobs.quality.scores import score
+from data_jobs.quality.train_score import SEED, TRAIN, read_labels, report, train
 
 
 def main() -> None:

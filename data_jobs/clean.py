@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from data_jobs.clean_tally import DAMAGE
-from data_jobs.clean_unit import clean_unit
-from data_jobs.cleaner import CleanSettings
+from data_jobs.cleaning.clean_tally import DAMAGE
+from data_jobs.cleaning.clean_unit import clean_unit
+from data_jobs.cleaning.cleaner import CleanSettings
+from data_jobs.read.sources import resolve
 from data_jobs.shards import add_counts
-from data_jobs.sources import resolve
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError
 from mutirao.core.files import read_json

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_jobs.extract import page_text
+from data_jobs.cleaning.extract import page_text
 from data_jobs.pipeline import STAGES
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import Manifest, commit

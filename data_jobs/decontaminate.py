@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_jobs.keyed import read_records, remove_records, write_records
+from data_jobs.read.streams import BrokenStream, blocks
 from data_jobs.shards import (
     decision_counts,
     decision_name,
@@ -30,7 +31,6 @@ from data_jobs.shards import (
     shard_items,
     write_table,
 )
-from data_jobs.streams import BrokenStream, blocks
 from data_jobs.units import Item, cpu_seconds, run_units
 from data_jobs.words import folded, shingle_hashes, tables, word_hashes
 from mutirao.core.errors import RecipeError

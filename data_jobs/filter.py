@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_jobs.measure import VALUES_SCHEMA, VERSION, measure
-from data_jobs.rules import columns, enforced, judge, profiles, rules_with
-from data_jobs.scores import score_items, scores_column, shard_scores
+from data_jobs.quality.measure import VALUES_SCHEMA, VERSION, measure
+from data_jobs.quality.rules import columns, enforced, judge, profiles, rules_with
+from data_jobs.quality.scores import score_items, scores_column, shard_scores
 from data_jobs.shards import (
     add_counts,
     decision_counts,
@@ -127,7 +127,7 @@ def _refused(licenses: pa.ChunkedArray, allowed: list[str]) -> np.ndarray:
     """Mask of the rows whose licence the recipe does not allow."""
     if not allowed:
         return np.zeros(len(licenses), bool)
-    from data_jobs.licenses import disallowed
+    from data_jobs.quality.licenses import disallowed
 
     return np.asarray(disallowed(licenses, tuple(allowed)), bool)
 

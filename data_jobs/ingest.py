@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from data_jobs.documents import ReadOptions
-from data_jobs.licenses import OF_FORMAT
-from data_jobs.pieces import planned
-from data_jobs.places import Place
-from data_jobs.sources import SourceFile, resolve, unreadable
+from data_jobs.quality.licenses import OF_FORMAT
+from data_jobs.read.documents import ReadOptions
+from data_jobs.read.pieces import planned
+from data_jobs.read.places import Place
+from data_jobs.read.sources import SourceFile, resolve, unreadable
 from data_jobs.units import cpu_seconds, run_units
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult

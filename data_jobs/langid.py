@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_jobs.langid_engine import identify_views, load
-from data_jobs.langid_paragraphs import Verdict, judge_paragraphs
-from data_jobs.langid_windows import windows
+from data_jobs.language.langid_engine import identify_views, load
+from data_jobs.language.langid_paragraphs import Verdict, judge_paragraphs
+from data_jobs.language.langid_windows import windows
+from data_jobs.language.variety import UNDECIDED, decide_varieties, varieties_of, variety_sha256
 from data_jobs.shards import (
     add_counts,
     decision_counts,
@@ -33,7 +34,6 @@ from data_jobs.shards import (
     write_table,
 )
 from data_jobs.units import Item, cpu_seconds, run_units
-from data_jobs.variety import UNDECIDED, decide_varieties, varieties_of, variety_sha256
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import sha256_file, sha256_hex
 from mutirao.core.job import StageJob, StageResult

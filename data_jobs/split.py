@@ -18,6 +18,8 @@ import pyarrow as pa
 import xxhash
 
 from data_jobs.keyed import finished_records, read_records, remove_records, write_records
+from data_jobs.language.spans import kept_bytes, kept_text, shard_spans, spans_of
+from data_jobs.quality.shares import kept_by_license, shares
 from data_jobs.shards import (
     BATCH_ROWS,
     add_counts,
@@ -26,8 +28,6 @@ from data_jobs.shards import (
     shard_items,
     text_path,
 )
-from data_jobs.shares import kept_by_license, shares
-from data_jobs.spans import kept_bytes, kept_text, shard_spans, spans_of
 from data_jobs.survivors import components
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError

@@ -137,7 +137,7 @@ def test_a_50_mb_line_is_read_past(stages, helpers):
 def test_a_50_mb_line_is_never_held_in_memory():
     import tracemalloc
 
-    from data_jobs.streams import lines
+    from data_jobs.read.streams import lines
 
     blocks = (b"x" * (1 << 20) for _ in range(50))
     tracemalloc.start()
@@ -365,9 +365,9 @@ def test_a_cut_parquet_file_is_named_truncated(stages, helpers, tmp_path):
 
 
 def test_offsets_beyond_4_gib_are_reached(tmp_path):
-    from data_jobs.documents import Piece, ReadOptions
-    from data_jobs.places import Place
-    from data_jobs.readers import read
+    from data_jobs.read.documents import Piece, ReadOptions
+    from data_jobs.read.places import Place
+    from data_jobs.read.readers import read
 
     far = 5 << 30
     with open(tmp_path / "a.jsonl", "wb") as file:  # a hole takes no room on the disk

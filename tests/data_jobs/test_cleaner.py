@@ -10,7 +10,7 @@ from importlib import resources
 import orjson
 import pytest
 
-from data_jobs.cleaner import Cleaner, CleanSettings
+from data_jobs.cleaning.cleaner import Cleaner, CleanSettings
 from mutirao.core.errors import RecipeError
 from mutirao.core.languages import load_pack
 from mutirao.core.recipe import Clean

@@ -9,7 +9,7 @@ import pytest
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 datasets = pytest.importorskip("datasets")
 
-from data_jobs.datasets_folder import rows_only  # noqa: E402
+from data_jobs.read.datasets_folder import rows_only  # noqa: E402
 from mutirao.core.errors import RecipeError  # noqa: E402
 from mutirao.core.schemas import read_ipc  # noqa: E402
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from data_jobs.extract import fragment_text, page_text
+from data_jobs.cleaning.extract import fragment_text, page_text
 from mutirao.core.errors import EnvironmentProblem
 
 PARAGRAPHS = [

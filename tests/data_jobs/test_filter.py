@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_jobs import measure_places
 from data_jobs.filter import measure
-from data_jobs.rules import (
+from data_jobs.quality import measure_places
+from data_jobs.quality.rules import (
     RULES,
     VALUE_NAMES,
     columns,

@@ -8,9 +8,9 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from data_jobs.derive_pack import GUARDS, WEB_ONLY, derive, widened
-from data_jobs.reference_text import Reference, joined
-from data_jobs.rules import RULES
+from data_jobs.quality.derive_pack import GUARDS, WEB_ONLY, derive, widened
+from data_jobs.quality.reference_text import Reference, joined
+from data_jobs.quality.rules import RULES
 from data_jobs.words import hash_of, tables
 from mutirao.core.errors import RecipeError
 from mutirao.core.language_codes import canonical, iso639_3

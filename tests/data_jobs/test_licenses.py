@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from data_jobs.licenses import disallowed, permitted, policy, spdx
+from data_jobs.quality.licenses import disallowed, permitted, policy, spdx
 from mutirao.core.errors import RecipeError
 from mutirao.core.schemas import read_ipc
 
@@ -46,7 +46,7 @@ def test_one_spelling_for_each_license(written, id):
 
 
 def test_every_name_of_the_table_leads_to_an_spdx_id():
-    from data_jobs.licenses import _canonical, _table
+    from data_jobs.quality.licenses import _canonical, _table
 
     for id in [*_table()["names"].values(), *_table()["usual"]]:
         assert _canonical(id) == id

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from data_jobs.documents import Document, ReadOptions, Reject
-from data_jobs.mapping import to_document
+from data_jobs.read.documents import Document, ReadOptions, Reject
+from data_jobs.read.mapping import to_document
 
 TEXT = ReadOptions()
 TURNS = ReadOptions(kind="instruction")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_jobs.cleaner import Cleaner, CleanSettings
+from data_jobs.cleaning.cleaner import Cleaner, CleanSettings
 from mutirao.core.languages import load_pack
 
 PORTUGUESE = Cleaner(CleanSettings(), load_pack("por").cleaning)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from data_jobs.licenses import permitted, policy
+from data_jobs.quality.licenses import permitted, policy
 from mutirao.core.recipe_file import load_recipe, shipped_text
 
 RECIPE = load_recipe("pt-corpus").recipe

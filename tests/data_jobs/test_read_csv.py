@@ -8,9 +8,9 @@ import io
 
 import pytest
 
-from data_jobs.documents import Document, Piece, ReadOptions, Reject
-from data_jobs.places import Place
-from data_jobs.read_csv import borders, delimiter_of, read_csv
+from data_jobs.read.documents import Document, Piece, ReadOptions, Reject
+from data_jobs.read.places import Place
+from data_jobs.read.read_csv import borders, delimiter_of, read_csv
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_bad_utf8_costs_one_row_and_no_other(read):
 
 
 def test_a_row_without_end_is_bounded_in_memory(read, monkeypatch):
-    monkeypatch.setattr("data_jobs.read_csv.ROW_BYTES", 200)
+    monkeypatch.setattr("data_jobs.read.read_csv.ROW_BYTES", 200)
     rows = "".join(f"linha {i},{i}\n" for i in range(100))
     found = read('text,n\n"open,1\n' + rows + "x" * 500 + ",1\n")
     assert len(texts(found)) == 100

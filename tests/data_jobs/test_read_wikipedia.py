@@ -8,10 +8,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from data_jobs.documents import Document, Piece, ReadOptions, Reject
-from data_jobs.places import Place
-from data_jobs.read_wikipedia import borders, read_wikipedia
-from data_jobs.wikitext import lighter, plain_text
+from data_jobs.read.documents import Document, Piece, ReadOptions, Reject
+from data_jobs.read.places import Place
+from data_jobs.read.read_wikipedia import borders, read_wikipedia
+from data_jobs.read.wikitext import lighter, plain_text
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="gn">
   <siteinfo>
@@ -157,8 +157,8 @@ def test_a_page_without_its_end_costs_no_other(read):
 
 
 def test_a_huge_page_is_passed_over(read, monkeypatch):
-    monkeypatch.setattr("data_jobs.read_wikipedia.PAGE_BYTES", 100_000)
-    monkeypatch.setattr("data_jobs.streams.BLOCK", 10_000)
+    monkeypatch.setattr("data_jobs.read.read_wikipedia.PAGE_BYTES", 100_000)
+    monkeypatch.setattr("data_jobs.read.streams.BLOCK", 10_000)
     found = read(dump(page(1), page(2, "palavra " * 100_000), page(3)))
     assert (texts(found), reasons(found)) == (["Texto 1.", "Texto 3."], [(1, "too-long")])
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_jobs import clean_sink, clean_unit, readers
 from data_jobs.clean import _items
+from data_jobs.cleaning import clean_sink, clean_unit
+from data_jobs.read import readers
 from mutirao.core.recipe import Recipe
 from mutirao.core.schemas import read_ipc
 

@@ -99,7 +99,7 @@ def test_a_restart_does_no_finished_unit_again(helpers, tmp_path, monkeypatch):
         raise AssertionError("a finished unit ran again")
 
     monkeypatch.setattr("data_jobs.langid.identify_views", must_not_run)
-    monkeypatch.setattr("data_jobs.clean_unit.read", must_not_run)
+    monkeypatch.setattr("data_jobs.cleaning.clean_unit.read", must_not_run)
     second = helpers.run_stages(tmp_path, recipe, "langid")
     assert {p: p.stat().st_mtime_ns for p in second["langid"].paths()} == before
 

@@ -9,8 +9,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from data_jobs.explain import explain, find
-from data_jobs.view import show, tally
+from data_jobs.results.explain import explain, find
+from data_jobs.results.view import show, tally
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import verify
 from mutirao.core.schemas import read_ipc

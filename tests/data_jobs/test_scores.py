@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from data_jobs.scores import WINDOW, WINDOWS, load_model, score, windows
-from data_jobs.train_score import auc_interval, main, read_labels, report, roc_auc, train
+from data_jobs.quality.scores import WINDOW, WINDOWS, load_model, score, windows
+from data_jobs.quality.train_score import auc_interval, main, read_labels, report, roc_auc, train
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.schemas import read_ipc
 
@@ -84,7 +84,7 @@ def test_scores_are_stored_drop_by_their_threshold_and_leave_the_measures_alone(
     _, table = again(scores={"toxic": str(model_file)})
     scores = [dict(row)["toxic"] for row in table["scores"].to_pylist()]
     assert len(scores) == 4 and scores[0] == max(scores)
-    monkeypatch.setattr("data_jobs.scores.score", must_not_run)
+    monkeypatch.setattr("data_jobs.quality.scores.score", must_not_run)
     limit = (sorted(scores)[-1] + sorted(scores)[-2]) / 2
     done, _ = again(scores={"toxic": str(model_file)}, thresholds={"max_toxic": limit})
     assert done.counts["reasons"] == {"high-toxic": 1}

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_jobs.forgotten import Traces, exact_copies, near_copies
-from data_jobs.scrub import blank_bytes, blank_rows, blank_tokens
+from data_jobs.results.forgotten import Traces, exact_copies, near_copies
+from data_jobs.results.scrub import blank_bytes, blank_rows, blank_tokens
 from mutirao.core.manifest import Manifest, Part
 from mutirao.core.schemas import EDGES, EXACT, TEXT, TOKENS_16, read_ipc, write_ipc
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_jobs import stores
-from data_jobs.places import Place
+from data_jobs.read import stores
+from data_jobs.read.places import Place
 from mutirao.core.errors import DataError, EnvironmentProblem, RecipeError
 from mutirao.core.schemas import read_ipc
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from data_jobs.train_variety import score, train
-from data_jobs.variety import (
+from data_jobs.language.train_variety import score, train
+from data_jobs.language.variety import (
     UNDECIDED,
     decide,
     decide_varieties,
@@ -19,7 +19,13 @@ from data_jobs.variety import (
     read_rules,
     varieties_of,
 )
-from data_jobs.variety_kernel import EXACT, feature_lists, lookup_table, pattern_key, position
+from data_jobs.language.variety_kernel import (
+    EXACT,
+    feature_lists,
+    lookup_table,
+    pattern_key,
+    position,
+)
 from data_jobs.words import tables
 from mutirao.core.errors import RecipeError
 from mutirao.core.schemas import read_ipc

@@ -7,9 +7,9 @@ import io
 
 import pytest
 
-from data_jobs.documents import Document, Piece, ReadOptions, Reject
-from data_jobs.places import Place
-from data_jobs.readers import read
+from data_jobs.read.documents import Document, Piece, ReadOptions, Reject
+from data_jobs.read.places import Place
+from data_jobs.read.readers import read
 
 PAGE = (
     "<html><head><title>Mar</title><script>var x=1</script></head><body><nav>Início Sobre</nav>"

@@ -96,7 +96,7 @@ def sample_drops(tmp_path_factory):
     """Rules of a small run until filter, and its dropped texts by rule."""
     import json
 
-    from data_jobs.view import show
+    from data_jobs.results.view import show
     from mutirao.cli.common import run_guarded
     from mutirao.cli.main import cli
     from mutirao.run.results import open_folder

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_jobs import scrub
+from data_jobs.results import scrub
+from data_jobs.results.view import show
 from data_jobs.tokenizer import load_tokenizer
-from data_jobs.view import show
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.lease import Lease
 from mutirao.core.manifest import commit, read_manifest
@@ -191,7 +191,7 @@ def test_a_document_with_the_same_text_in_another_file_is_rejected_too(place, wo
 
 KILLED = """
 import os, sys
-from data_jobs import scrub
+from data_jobs.results import scrub
 scrub.blank_tokens = lambda *_: os.kill(os.getpid(), 9)
 from mutirao.cli.main import main
 main()

@@ -37,7 +37,7 @@ def show(result: str, dropped: bool, limit: int | None) -> None:
     With --json one object a line: id, lang, lang_score, drop_reason, stage,
     source, name, url, license, kind and the whole text.
     """
-    from data_jobs.view import show as documents
+    from data_jobs.results.view import show as documents
     from mutirao.run.results import open_result
 
     found = open_result(settings().workdir, result)
@@ -60,7 +60,7 @@ def explain(result: str, document: str) -> None:
     Each value stands beside its threshold. DOCUMENT: an id (its first 8 digits
     are enough), the source's own id, or SHARD:ROW.
     """
-    from data_jobs.explain import explain as explain_document
+    from data_jobs.results.explain import explain as explain_document
     from mutirao.run.results import open_result
 
     found = open_result(settings().workdir, result)
@@ -81,8 +81,8 @@ def explain(result: str, document: str) -> None:
 @global_options
 def export(result: str, kind: str, output: Path, overwrite: bool) -> None:
     """Write the kept documents of RESULT to one file."""
-    from data_jobs.export import FORMATS
-    from data_jobs.export import export as export_documents
+    from data_jobs.results.export import FORMATS
+    from data_jobs.results.export import export as export_documents
     from mutirao.core.errors import RecipeError, nearest
     from mutirao.run.results import open_result
 

@@ -100,7 +100,7 @@ def _outcome(
     command: str, output: Path, result: Any, before: tuple[str, ...]
 ) -> tuple[dict[str, Any], list[str]]:
     """Counts by stage and reason, and what to do next."""
-    from data_jobs.view import tally
+    from data_jobs.results.view import tally
 
     counts = tally(result.manifests, before)
     value = {"output": str(output), "command": command, "run": result.run.id, **counts}

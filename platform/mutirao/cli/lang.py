@@ -78,8 +78,8 @@ def new(
     Writes pack.yaml into the folder; name the folder as `language_pack` in a recipe. Genres, word
     characters and other parts that people write are kept from a pack that is there already.
     """
-    from data_jobs.derive_pack import derive, pack_yaml
-    from data_jobs.reference_text import read_reference
+    from data_jobs.quality.derive_pack import derive, pack_yaml
+    from data_jobs.quality.reference_text import read_reference
     from mutirao.core.files import write_bytes
     from mutirao.core.language_codes import canonical
     from mutirao.core.languages import load_pack
@@ -116,8 +116,8 @@ def check(
     limit: int,
 ) -> None:
     """How many documents of INPUT the pack of CODE keeps, by source and by rule."""
-    from data_jobs.check_pack import check as check_pack
-    from data_jobs.reference_text import read_reference
+    from data_jobs.quality.check_pack import check as check_pack
+    from data_jobs.quality.reference_text import read_reference
     from mutirao.core.errors import RecipeError, nearest
     from mutirao.core.languages import load_pack
 

@@ -66,7 +66,7 @@ def check(name: str, overrides: tuple[str, ...]) -> None:
 
     Sources behind a URL are counted and not looked at, so this needs no network.
     """
-    from data_jobs.rules import profiles, rules_with
+    from data_jobs.quality.rules import profiles, rules_with
     from mutirao.core.languages import load_pack, pack_folder
     from mutirao.core.model_size import parameter_count, resolve
     from mutirao.core.recipe_file import load_recipe

@@ -19,7 +19,7 @@ from mutirao.report.rule_facts import Rule, Rules, SourceShare
 
 EXAMPLES, EXAMPLE, EXAMPLE_SHARDS = 2, 160, 8
 SHOWN = 10  # rows of a table that stand open; the rest is folded
-WORDS = {  # the rules of `filter` bring their own (data_jobs/rules.py)
+WORDS = {  # the rules of `filter` bring their own (data_jobs/quality/rules.py)
     "exact-duplicate": "The same text stands earlier in the corpus.",
     "near-duplicate": "Nearly the same text stays in its place.",
     "language": "It is in another language.",
@@ -90,14 +90,14 @@ def _documents(numbers: Any) -> int:
 
 
 def _words() -> dict[str, str]:
-    from data_jobs.rules import RULES
+    from data_jobs.quality.rules import RULES
 
     return {f"filter.{rule.reason}": rule.words for rule in reversed(RULES)}
 
 
 def _examples(manifests: dict[str, Manifest]) -> dict[tuple[str, str], list[str]]:
     """Up to EXAMPLES snippets of each (stage, reason)."""
-    from data_jobs.view import dropped_examples
+    from data_jobs.results.view import dropped_examples
 
     try:
         found = dropped_examples(manifests, EXAMPLES, EXAMPLE_SHARDS)

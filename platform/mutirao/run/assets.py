@@ -32,7 +32,7 @@ def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
 def _scores(recipe: Recipe, base: Path) -> dict[str, str]:
     if not recipe.filter.scores:
         return {}
-    from data_jobs.scores import model_paths
+    from data_jobs.quality.scores import model_paths
 
     return {f"score {name}": sha256_file(p) for name, p in model_paths(recipe, base).items()}
 
@@ -41,7 +41,11 @@ def _licenses(recipe: Recipe) -> dict[str, str]:
     """The table of licence names, where the recipe keeps and drops by them."""
     if not recipe.filter.allowed_licenses:
         return {}
-    return {"licenses": sha256_hex((resources.files("data_jobs") / "licenses.yaml").read_bytes())}
+    return {
+        "licenses": sha256_hex(
+            (resources.files("data_jobs.quality") / "licenses.yaml").read_bytes()
+        )
+    }
 
 
 def preset_bytes(name: str) -> bytes:

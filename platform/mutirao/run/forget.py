@@ -5,8 +5,8 @@ a kill at any moment leaves something that the same command finishes:
   search      everything that holds the documents (forget_plan.py); nothing changes
   list        their keyed hashes, which `clean` asks from then on (core/takedown.py)
   pending     the plan, places only, in `takedown/pending.json`
-  rewrite     each part in place, in the same shape (data_jobs/scrub.py); its manifest keeps the
-              content hash as identity and notes the new bytes, so nothing runs again for it
+  rewrite     each part in place, in the same shape (data_jobs/results/scrub.py); its manifest keeps
+              the content hash as identity and notes the new bytes, so nothing runs again for it
   receipt     counts, files and runs, no text; then the plan is removed
 Models are not changed: the receipt names the runs that were trained on the documents.
 """
@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_jobs import scrub
-from data_jobs.forgotten import Wanted
+from data_jobs.results import scrub
+from data_jobs.results.forgotten import Wanted
 from mutirao.core.errors import RecipeError, UserError
 from mutirao.core.files import read_json, write_json
 from mutirao.core.lease import Lease

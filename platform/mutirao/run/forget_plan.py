@@ -3,7 +3,7 @@
 In: a workdir and what was asked for. Out: a `Plan` of places only (files, rows, token spans, byte
 spans), without ids or text of the forgotten documents, so it may lie on the disk while it is being
 carried out. Every finished result of the store is looked at, whether a run needs it or not.
-Memory: what data_jobs.forgotten says, and 50 bytes a place.
+Memory: what data_jobs.results.forgotten says, and 50 bytes a place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_jobs.forgotten import (
+from data_jobs.results.forgotten import (
     Place,
     Traces,
     Wanted,
@@ -24,7 +24,7 @@ from data_jobs.forgotten import (
     find_rows,
     near_copies,
 )
-from data_jobs.view import document_id
+from data_jobs.results.view import document_id
 from mutirao.core.files import read_json
 from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.schemas import read_ipc

@@ -49,9 +49,9 @@ class Census:
 
 def take_census(files: list[dict[str, Any]], recipe: Recipe) -> Census:
     """Read every file once, with the readers and the language identifier that the run will use."""
-    from data_jobs.documents import Piece, ReadOptions, Reject
-    from data_jobs.places import Place
-    from data_jobs.readers import read
+    from data_jobs.read.documents import Piece, ReadOptions, Reject
+    from data_jobs.read.places import Place
+    from data_jobs.read.readers import read
 
     census = Census(files=len(files), file_bytes=sum(f["bytes"] for f in files))
     sources = {source.name: source for source in recipe.sources}

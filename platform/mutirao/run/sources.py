@@ -15,7 +15,7 @@ def fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[st
     Raises RecipeError where a source is not there or an allowed licence is no SPDX id (the filter
     would say so hours later). Hashes are cached by path, size and time.
     """
-    from data_jobs.sources import source_fingerprints
+    from data_jobs.read.sources import source_fingerprints
 
     check_licenses(recipe)
     return source_fingerprints(recipe, base, cache)
@@ -32,8 +32,8 @@ def local_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 
 def _urls(source: Source) -> list[str]:
-    from data_jobs.sources import SAMPLE
-    from data_jobs.stores import is_url
+    from data_jobs.read.sources import SAMPLE
+    from data_jobs.read.stores import is_url
 
     paths = [source.path] if isinstance(source.path, str) else source.path
     return [path for path in paths if not path.startswith(SAMPLE) and is_url(path)]
@@ -41,6 +41,6 @@ def _urls(source: Source) -> list[str]:
 
 def check_licenses(recipe: Recipe) -> None:
     """Raises RecipeError for an allowed licence that is no SPDX id."""
-    from data_jobs.licenses import policy
+    from data_jobs.quality.licenses import policy
 
     policy(recipe.filter.allowed_licenses)

@@ -1,0 +1,134 @@
+"""Rows of Parquet and Arrow IPC files; a damaged row group or batch costs its own rows only.
+
+Memory: ROWS rows as Python objects; of Parquet one row group as far as Arrow decodes it at a time,
+of Arrow one record batch (a local file is mapped).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_jobs.read.documents import Found, Piece, ReadOptions, Reject
+from data_jobs.read.mapping import to_document
+from data_jobs.read.places import store_problem
+
+ROWS = 500  # made Python objects at once
+BROKEN = (pa.ArrowException, OSError, ValueError)
+PARQUET_END = b"PAR1"
+ARROW_FILE = b"ARROW1"
+ARROW_STREAM_AT = 8  # an Arrow file is a stream between two marks
+
+
+def read_parquet(piece: Piece, options: ReadOptions) -> Found:
+    """Row groups are read one by one. Raises UserError where a store fails."""
+    try:
+        file = pq.ParquetFile(piece.place.native(), page_checksum_verification=True)
+    except BROKEN as error:
+        yield _broken(piece, error, piece.first, piece.place.size(), _ending(piece))
+        return
+    position = piece.first
+    end = file.num_row_groups if piece.end is None else piece.end
+    for group in range(piece.start, end):
+        rows = file.metadata.row_group(group).num_rows
+        if position + rows > piece.resume:
+            yield from _row_group(file, group, piece, options, position)
+        position += rows
+
+
+def read_arrow(piece: Piece, options: ReadOptions) -> Found:
+    """The file form by its batches, the stream form, and what is whole of a cut file.
+
+    A damaged batch of the file form counts as one position. Raises UserError where a store fails.
+    """
+    position = piece.first
+    size = piece.place.size()
+    try:
+        for batch in _arrow_batches(piece):
+            if isinstance(batch, pa.RecordBatch):
+                yield from _rows(batch, position, options, piece.resume)
+                position += batch.num_rows
+            else:
+                yield _broken(piece, batch, position, 1, "unreadable")
+                position += 1
+    except BROKEN as error:
+        yield _broken(piece, error, position, max(size, 1), "truncated")
+
+
+def _row_group(
+    file: pq.ParquetFile, group: int, piece: Piece, options: ReadOptions, position: int
+) -> Found:
+    about = file.metadata.row_group(group)
+    done = 0
+    try:
+        for batch in file.iter_batches(batch_size=ROWS, row_groups=[group]):
+            yield from _rows(batch, position + done, options, piece.resume)
+            done += batch.num_rows
+    except BROKEN as error:
+        lost = about.num_rows - done
+        size = about.total_byte_size * lost // max(about.num_rows, 1)
+        detail = f"row group {group}, {lost} rows: "
+        yield _broken(piece, error, position + done, max(size, 1), "unreadable", detail)
+
+
+def _broken(
+    piece: Piece, error: Exception, position: int, size: int, reason: str, detail: str = ""
+) -> Reject:
+    if problem := store_problem(piece.place.url, error):
+        raise problem from error
+    return Reject(position, -1, size, reason, f"{detail}{error}"[:200])
+
+
+def _ending(piece: Piece) -> str:
+    """Why a Parquet file has no footer: what is there may be whole, or cut off."""
+    with piece.place.open() as file:
+        file.seek(max(piece.place.size() - len(PARQUET_END), 0))
+        return "unreadable" if file.read() == PARQUET_END else "truncated"
+
+
+def _arrow_batches(piece: Piece) -> Iterator[pa.RecordBatch | Exception]:
+    source = piece.place.native()
+    magic = source.read(len(ARROW_FILE))
+    source.seek(0)
+    if magic == ARROW_FILE:
+        try:
+            reader = pa.ipc.open_file(source)
+        except BROKEN:  # the table of contents stands at the end, which is cut off
+            source.seek(ARROW_STREAM_AT)
+            yield from pa.ipc.open_stream(source)
+            raise
+        end = reader.num_record_batches if piece.end is None else piece.end
+        for index in range(piece.start, end):
+            try:
+                yield reader.get_batch(index)
+            except BROKEN as error:
+                yield error
+    elif magic:
+        yield from pa.ipc.open_stream(source)
+
+
+def _rows(batch: pa.RecordBatch, position: int, options: ReadOptions, resume: int) -> Found:
+    """A row's size is the batch's mean: what its text takes in the file cannot be told."""
+    size = max(batch.nbytes // max(batch.num_rows, 1), 1)
+    for start in range(0, batch.num_rows, ROWS):
+        part = batch.slice(start, ROWS)
+        if position + start + part.num_rows > resume:
+            for index, record in enumerate(_records(part)):
+                place = position + start + index
+                if isinstance(record, dict):
+                    yield to_document(record, options, place, -1, size)
+                else:
+                    yield Reject(place, -1, size, "invalid-utf8", str(record)[:200])
+
+
+def _records(batch: pa.RecordBatch) -> list[dict[str, Any] | Exception]:
+    """Rows as dicts; where bytes are no UTF-8, the error in the place of that row alone."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [_records(batch.slice(row, 1))[0] for row in range(batch.num_rows)]

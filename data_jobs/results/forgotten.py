@@ -1,0 +1,183 @@
+"""Find the documents that are to be forgotten, their copies, and pieces of their text elsewhere.
+
+In: finished results of `clean`, `exact` and `neardup`, and what was asked for: ids, URLs, lines of
+text. Out: places (shard, row). A document is asked for by its id (32 hex digits), by its source's
+own id, by its URL, or by a line of its text (without regard to case and white space). Memory: a
+batch of text, 8 bytes a document that is found, and for `Traces` about 60 bytes a word of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_jobs.results.view import NOBODY
+from data_jobs.shards import decision_paths, text_paths
+from mutirao.core.manifest import Manifest
+from mutirao.core.schemas import read_ipc
+from mutirao.core.takedown import normalized
+
+Place = tuple[int, int]  # (shard, row)
+GRAM = 5  # words: so many in a row tell a text
+MIN_NAME = 4  # characters of a source's own id that is looked for in logs
+WORD = re.compile(r"\w+")
+ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for. words: ids or the sources' own ids; lines: normalised."""
+
+    words: frozenset[str]
+    urls: frozenset[str]
+    lines: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.urls or self.lines)
+
+
+def find_rows(clean: Manifest, wanted: Wanted) -> set[Place]:
+    ids = [bytes.fromhex(word) for word in wanted.words if re.fullmatch("[0-9a-f]{32}", word)]
+    found: set[Place] = set()
+    for shard, start, batch in _batches(clean):
+        mask = pc.is_in(batch.column("id"), pa.array(ids, pa.binary(16)))
+        for column, values in (("name", wanted.words), ("url", wanted.urls)):
+            listed = pa.array([v for v in values if v], pa.string())
+            mask = pc.or_(mask, pc.is_in(batch.column(column), listed))
+        rows = set(np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist())
+        if wanted.lines:
+            rows |= _rows_with_line(batch.column("text"), wanted.lines)
+        found |= {(shard, start + row) for row in rows}
+    return found
+
+
+def _rows_with_line(texts: pa.Array, lines: frozenset[str]) -> set[int]:
+    return {
+        row
+        for row, text in enumerate(texts.to_pylist())
+        if any(normalized(line) in lines for line in text.split("\n")) or normalized(text) in lines
+    }
+
+
+def equal_texts(clean: Manifest, texts: Iterable[str]) -> set[Place]:
+    """Documents with exactly one of these texts (copies in other results of `clean`)."""
+    listed = pa.array([text for text in texts if text], pa.large_string())
+    found: set[Place] = set()
+    if len(listed):
+        for shard, start, batch in _batches(clean):
+            mask = pc.is_in(batch.column("text"), listed).to_numpy(zero_copy_only=False)
+            found |= {(shard, start + row) for row in np.flatnonzero(mask).tolist()}
+    return found
+
+
+def exact_copies(exact: Manifest, places: set[Place]) -> set[Place]:
+    """The places and all documents with their hash (of the text as `exact` normalised it)."""
+    paths = decision_paths(exact)
+    hashes = set()
+    for shard, rows in by_shard(places).items():
+        column = read_ipc(paths[shard], "decision.exact").column("hash")
+        hashes |= set(column.take(pa.array(rows)).to_pylist())
+    listed = pa.array([h for h in hashes if h != bytes(16)], pa.binary(16))
+    found = set(places)
+    for shard, path in enumerate(paths) if len(listed) else ():
+        mask = pc.is_in(read_ipc(path, "decision.exact").column("hash"), listed)
+        found |= {(shard, row) for row in np.flatnonzero(mask.to_numpy()).tolist()}
+    return found
+
+
+def near_copies(neardup: Manifest, places: set[Place]) -> set[Place]:
+    """Documents with a verified edge to one of the places, without the places."""
+    edges = read_ipc(neardup.paths("edges")[0], "edges")
+    shard, row, other_shard, other_row = (edges.column(i).to_pylist() for i in range(4))
+    firsts, seconds = zip(shard, row, strict=True), zip(other_shard, other_row, strict=True)
+    found = set()
+    for a, b in zip(firsts, seconds, strict=True):
+        if (a in places) != (b in places):
+            found.add(b if a in places else a)
+    return found
+
+
+def documents(clean: Manifest, places: set[Place]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Whole rows of the text shards, without those that were forgotten before."""
+    paths = text_paths(clean)
+    for shard, rows in by_shard(places).items():
+        table = read_ipc(paths[shard], "text")
+        for row in rows:
+            document = table.slice(row, 1).to_pylist()[0]
+            if document["id"] != NOBODY:
+                yield (shard, row), document
+
+
+def by_shard(places: Iterable[Place]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for shard, row in sorted(places):
+        found.setdefault(shard, []).append(row)
+    return found
+
+
+class Traces:
+    """Tells whether a short piece of text (a snippet, a line of a log) is of a forgotten document.
+
+    It errs on the side of forgetting: GRAM words in a row are enough, or all words of a shorter
+    piece where they begin a forgotten text.
+    """
+
+    def __init__(self) -> None:
+        self.grams: set[int] = set()
+        self.beginnings: set[int] = set()
+        self.needles: set[str] = set()  # URLs and our ids
+        self.names: set[str] = set()  # the sources' own ids
+        self._patterns: dict[bool, re.Pattern[str]] = {}
+
+    def add(self, document: dict[str, Any]) -> None:
+        for text in (document["text"], document["messages"]):
+            words = _words(text)
+            self.grams |= {hash(gram) for gram in _grams(words)}
+            shortest = min(2, len(words)) or GRAM
+            self.beginnings |= {hash(tuple(words[:k])) for k in range(shortest, GRAM)}
+        self.needles |= {document["id"].hex(), document["url"]} - {""}
+        if len(document["name"]) >= MIN_NAME:
+            self.names.add(document["name"])
+        self._patterns = {}
+
+    def holds_text(self, piece: str) -> bool:
+        """Whether the piece has words of a forgotten text, or its URL or id."""
+        if self.spans(piece):
+            return True
+        words = _words(piece)
+        if len(words) < GRAM:
+            return hash(tuple(words)) in self.beginnings
+        return any(hash(gram) in self.grams for gram in _grams(words))
+
+    def spans(self, text: str, names: bool = True) -> list[tuple[int, int]]:
+        """Where URLs, ids and (with `names`) the sources' own ids stand, as whole words."""
+        if names not in self._patterns:
+            wanted = self.needles | (self.names if names else set())
+            longest = map(re.escape, sorted(wanted, key=len, reverse=True))
+            self._patterns[names] = re.compile(rf"(?<!\w)(?:{'|'.join(longest) or '(?!)'})(?!\w)")
+        return [match.span() for match in self._patterns[names].finditer(text)]
+
+
+def _words(text: str) -> list[str]:
+    """Words in lower case; JSON escapes of letters are letters (a snippet may be a raw line)."""
+    text = ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+    return WORD.findall(text.replace("\\n", " ").casefold())
+
+
+def _grams(words: list[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[k:] for k in range(GRAM)), strict=False)
+
+
+def _batches(clean: Manifest) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    for shard, path in enumerate(text_paths(clean)):
+        start = 0
+        for batch in read_ipc(Path(path), "text").to_batches():
+            yield shard, start, batch
+            start += batch.num_rows
