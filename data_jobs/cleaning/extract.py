@@ -18,9 +18,11 @@ from resiliparse.parse.html import HTMLTree
 
 from mutirao.core.errors import EnvironmentProblem
 
-MAX_PAGE = 20_000_000  # characters; the rest of a longer page is not read
+MAX_PAGE = (
+    20_000_000  # characters (or four times as many bytes); the rest of a longer page is not read
+)
 MAX_DEPTH, MAX_ATTRIBUTES = 500, 4_000  # beyond: tags are cut out without parsing
-MAX_TRAFILATURA, MAX_TRAFILATURA_TAGS = 1_000_000, 20_000  # beyond: resiliparse
+MAX_TRAFILATURA, MAX_TRAFILATURA_TAGS = 1_000_000, 20_000  # bytes, tags; beyond: resiliparse
 THIN = 200  # characters of main text under which the whole page's text is asked for
 THIN_SHARE = 0.1  # of it: then the main text is a mistake (a page that is one list, say)
 
@@ -36,27 +38,40 @@ SPAN = re.compile(r"(?i)((?:col|row)span\s*=\s*[\"']?\s*)\d{4,}")
 BLANKS = re.compile(r"[ \t]*\n\s*\n[ \t]*")
 
 
-def page_text(html: str, engine: str = "resiliparse") -> str:
-    """The main text of a page; '' where it has none.
+def page_text(html: str | bytes, engine: str = "resiliparse") -> str:
+    """The main text of a page (bytes: UTF-8); '' where it has none.
 
     Raises EnvironmentProblem if `engine` is trafilatura and it is not installed.
     """
-    html = printable(html[:MAX_PAGE])
-    depth, attributes = shape(np.frombuffer(html.encode(), np.uint8))
-    if depth > MAX_DEPTH or attributes > MAX_ATTRIBUTES:
-        return without_tags(html)
-    if engine == "trafilatura" and _fits_trafilatura(html):
-        return _trafilatura(html) or _main_text(html)
-    return _main_text(html)
+    data = _bytes(html)
+    if _is_wild(data):
+        return without_tags(data.decode("utf-8", "replace"))
+    if engine == "trafilatura" and _fits_trafilatura(data):
+        return _trafilatura(data.decode("utf-8", "replace")) or _main_text(data)
+    return _main_text(data)
 
 
 def fragment_text(html: str) -> str:
     """The whole text of markup that is no page: the body of a feed entry, a field of a dump."""
-    html = printable(html[:MAX_PAGE])
-    depth, attributes = shape(np.frombuffer(html.encode(), np.uint8))
-    if depth > MAX_DEPTH or attributes > MAX_ATTRIBUTES:
-        return without_tags(html)
-    return _all_text(html)
+    data = _bytes(html)
+    if _is_wild(data):
+        return without_tags(data.decode("utf-8", "replace"))
+    return _all_text(_tree(data))
+
+
+def _bytes(html: str | bytes) -> bytes:
+    if isinstance(html, str):
+        html = printable(html[:MAX_PAGE]).encode()
+    return html[: 4 * MAX_PAGE]
+
+
+def _is_wild(data: bytes) -> bool:
+    depth, attributes = shape(np.frombuffer(data, np.uint8))
+    return depth > MAX_DEPTH or attributes > MAX_ATTRIBUTES
+
+
+def _tree(data: bytes) -> HTMLTree:
+    return HTMLTree.parse_from_bytes(data, "utf-8", errors="replace")
 
 
 def without_tags(html: str) -> str:
@@ -74,8 +89,8 @@ def printable(text: str) -> str:
     return text
 
 
-def _main_text(html: str) -> str:
-    tree = HTMLTree.parse(html)
+def _main_text(data: bytes) -> str:
+    tree = _tree(data)
     main = extract_plain_text(tree, main_content=True, preserve_formatting=True)
     if len(main) >= THIN:
         return main
@@ -83,12 +98,12 @@ def _main_text(html: str) -> str:
     return whole if len(main) < THIN_SHARE * len(whole) else main
 
 
-def _all_text(html: str | HTMLTree) -> str:
-    return extract_plain_text(html, main_content=False, preserve_formatting=True)
+def _all_text(tree: HTMLTree) -> str:
+    return extract_plain_text(tree, main_content=False, preserve_formatting=True)
 
 
-def _fits_trafilatura(html: str) -> bool:
-    return len(html) <= MAX_TRAFILATURA and html.count("<") <= MAX_TRAFILATURA_TAGS
+def _fits_trafilatura(data: bytes) -> bool:
+    return len(data) <= MAX_TRAFILATURA and data.count(b"<") <= MAX_TRAFILATURA_TAGS
 
 
 def _trafilatura(html: str) -> str:

@@ -104,9 +104,10 @@ def _record(record: Any, position: int, options: ReadOptions) -> Document | Reje
         return Reject(*place, "too-long", url[:200])
     if len(data) < size and not _encoded(record):
         raise OSError(f"{len(data)} of {size} bytes of {url}")
-    text = _decoded(data, record.http_charset)
     if "html" in kind and options.html == "extract":
-        text = page_text(text, options.html_engine)
+        text = page_text(_utf8(data, record.http_charset), options.html_engine)
+    else:
+        text = _utf8(data, record.http_charset).decode()
     fields = {options.text_field: text, options.url_field: url}
     return to_document(fields, options, position, place[1], max(len(data), 1))
 
@@ -128,9 +129,12 @@ def _payload(reader: Any, size: int, limit: int) -> bytes:
     return data
 
 
-def _decoded(data: bytes, charset: str | None) -> str:
-    """UTF-8 where it is that, whatever the header says; else what the header says, else a guess."""
+def _utf8(data: bytes, charset: str | None) -> bytes:
+    """In UTF-8: it may be that, whatever the header says; else what the header says, or a guess."""
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        data.decode("utf-8")
     except UnicodeDecodeError:
-        return bytes_to_str(data, charset or detect_encoding(data) or "utf-8")
+        text = bytes_to_str(data, charset or detect_encoding(data) or "utf-8")
+        return text.encode("utf-8", "replace")
+    return data
