@@ -93,5 +93,8 @@ def _cure(damage: dict[str, int], share: float) -> str:
             f"the file, {allowed}"
         )
     if "missing-field" in damage:
-        return f"Name the field that holds the text (`text_field:` of the source), {allowed}"
+        return (
+            "Name the field that holds the text (`text_field:` of the source, or `--set "
+            f"sources.0.text_field=NAME`; for turns `kind: instruction`), {allowed}"
+        )
     return f"Mend or replace the file, {allowed}"

@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_jobs.quality.licenses import policy
 from data_jobs.quality.measure import VALUES_SCHEMA, VERSION, measure
 from data_jobs.quality.rules import columns, enforced, judge, profiles, rules_with
-from data_jobs.quality.scores import score_items, scores_column, shard_scores
+from data_jobs.quality.scores import (
+    load_model,
+    model_paths,
+    score_items,
+    scores_column,
+    shard_scores,
+)
 from data_jobs.shards import (
     add_counts,
     decision_counts,
@@ -33,6 +40,7 @@ from mutirao.core.files import canonical_json, sha256_hex
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.languages import Pack, load_pack, pack_folder
 from mutirao.core.manifest import finished_part
+from mutirao.core.recipe import Recipe
 from mutirao.core.schemas import FILTER, read_ipc
 
 
@@ -65,6 +73,17 @@ def run(job: StageJob) -> StageResult:
     }
     notes = {"cpu_s": cpu_seconds(results)}
     return StageResult(parts_of(results), decision_counts(results), info, notes)
+
+
+def check(recipe: Recipe, base: Path) -> None:
+    """Raises RecipeError for a threshold that no rule has, an allowed licence that is no SPDX id,
+    or a score model that is not there or is none."""
+    config = recipe.filter
+    policy(config.allowed_licenses)
+    pack = load_pack(recipe.language, pack_folder(recipe, base))
+    profiles(pack, config.thresholds, rules_with(config.scores))
+    for path in model_paths(recipe, base).values():
+        load_model(str(path))
 
 
 def values_directory(job: StageJob, pack: Pack) -> Path:

@@ -46,12 +46,11 @@ BUNDLED = "lid.ftz"
 
 
 def run(job: StageJob) -> StageResult:
-    """Raises RecipeError if the model does not know a wanted language."""
+    """Raises RecipeError as `check` does."""
+    check(job.recipe, job.base)
     config = job.recipe.langid
     keep = kept_labels(job.recipe)
     model = model_path(config.model, job.base)
-    _check_known(str(model), job.recipe)
-    _check_varieties(config, keep)
     common: dict[str, Any] = {
         "directory": str(job.directory),
         "model": str(model),
@@ -69,6 +68,12 @@ def run(job: StageJob) -> StageResult:
     }
     notes = {"cpu_s": cpu_seconds(results)}
     return StageResult(parts_of(results), decision_counts(results), info, notes)
+
+
+def check(recipe: Recipe, base: Path) -> None:
+    """Raises RecipeError for a model that is not there, or a language or variety nobody knows."""
+    _check_known(str(model_path(recipe.langid.model, base)), recipe)
+    _check_varieties(recipe.langid, kept_labels(recipe))
 
 
 def langid_unit(item: Item) -> Item:

@@ -43,9 +43,8 @@ class Boilerplate:
     def of(cls, rules: dict[str, Any]) -> Boilerplate:
         lists = {name: rules.get(name) or [] for name in ("phrases", "navigation", "page_marks")}
         compiled = {name: _any_of(patterns, name) for name, patterns in lists.items()}
-        return cls(
-            **compiled, sign=f"(?i:{signs})" if (signs := rules.get("line_signs", "")) else ""
-        )
+        signs = rules.get("line_signs", "")
+        return cls(**compiled, sign=f"(?i:{signs})" if signs else "")
 
     def without_phrases(self, text: str, counts: Counter[str]) -> str:
         """Lines that are nothing but stock phrases go."""

@@ -18,6 +18,8 @@ from data_jobs.read.documents import Document
 from data_jobs.units import Item
 from mutirao.core.schemas import TEXT
 
+DEEPEST = 250  # lists and objects inside one another in a field
+
 
 class Kept(NamedTuple):
     """A document with its cleaned text."""
@@ -65,8 +67,27 @@ def _meta(fields: dict[str, Any]) -> str:
     try:
         return orjson.dumps(fields, default=str, option=orjson.OPT_SORT_KEYS).decode()
     except (TypeError, orjson.JSONEncodeError):  # lone surrogates, keys that are no strings
-        plain = {str(key): value for key, value in fields.items()}
-        return json.dumps(plain, default=str, sort_keys=True, ensure_ascii=True)
+        rest = sorted((str(key), value) for key, value in fields.items())
+        return "{" + ", ".join(f"{json.dumps(key)}: {_value(value)}" for key, value in rest) + "}"
+
+
+def _value(value: Any) -> str:
+    """Nested deeper than orjson writes, it is not kept: how deep Python's own can go depends on
+    who calls, so the same file would make other bytes elsewhere."""
+    if _is_deeper(value, DEEPEST):
+        return json.dumps("not kept: nested too deeply")
+    try:
+        return json.dumps(value, default=str, sort_keys=True)
+    except TypeError:  # keys of several types have no order
+        return json.dumps(value, default=str, skipkeys=True)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return not levels or any(_is_deeper(inner, levels - 1) for inner in value)
 
 
 def source_of(document: Document, item: Item) -> str:

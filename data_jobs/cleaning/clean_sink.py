@@ -41,7 +41,7 @@ class Sink:
         self.text_parts: list[Part] = []
         self.reject_parts: list[Part] = []
         self.counts: list[dict[str, Any]] = []  # of each text part, then of the rest
-        self.tally = Tally(item["file"])
+        self.tally = self._tally()
 
     def resume(self) -> Document | None:
         """Take over the finished shards of an earlier attempt; the last document in them."""
@@ -50,7 +50,7 @@ class Sink:
             return None
         self.text_parts, self.reject_parts = texts, rejects
         self.counts = [part.info["counts"] for part in texts]
-        self.tally = Tally(self.item["file"], texts[-1].info["first"])
+        self.tally = self._tally(texts[-1].info["first"])
         position, offset, size = texts[-1].info["last"]
         return Document(position, offset, size, text="")
 
@@ -82,6 +82,9 @@ class Sink:
         }
         self._write_rejects(f"rejects-{self.unit}.arrow", info)
         return _result(self.text_parts, self.reject_parts)
+
+    def _tally(self, first: str = "") -> Tally:
+        return Tally(self.item["file"], self.item["format"] != "csv", first)
 
     def _full(self, sizes: np.ndarray) -> Iterator[int]:
         """Numbers of rows after which a shard is full."""

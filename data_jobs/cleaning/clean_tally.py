@@ -42,10 +42,14 @@ ALWAYS = (
 
 
 class Tally:
-    """Counts of the records read since the last part; `first` is the unit's first damaged place."""
+    """Counts of the records read since the last part; `first` is the unit's first damaged place.
 
-    def __init__(self, file: str, first: str = ""):
-        self.file, self.first = file, first
+    has_keys: the names of fields are the format's own; a CSV file without a header has text there,
+    which belongs in no message.
+    """
+
+    def __init__(self, file: str, has_keys: bool, first: str = ""):
+        self.file, self.has_keys, self.first = file, has_keys, first
         self.clear()
 
     def clear(self) -> None:
@@ -62,7 +66,12 @@ class Tally:
         self.by["rejected"][row.reason] += 1
         if row.reason in DAMAGE:
             self.counts["damaged_bytes"] += max(row.size, 1)
-            self.first = self.first or f"{self.file}:{row.position + 1} {row.reason}"
+            self.first = self.first or self._place(row)
+
+    def _place(self, row: Reject) -> str:
+        shown = self.has_keys and row.reason == "missing-field"
+        fields = f" ({row.snippet})" if shown else ""
+        return f"{self.file}:{row.position + 1} {row.reason}{fields}"
 
     def keep(
         self,

@@ -69,7 +69,6 @@ class Cleaner:
     """Holds what a language's rules compile to; one a process. `rules` is `Pack.cleaning`."""
 
     def __init__(self, settings: CleanSettings, rules: dict[str, Any] | None = None):
-        rules = rules or {}
         self.steps = steps(settings, rules or {})
         self.signs = Signs([step.sign for step in self.steps])
         self.calls: Counter[str] = Counter()  # texts each step was called for

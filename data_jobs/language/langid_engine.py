@@ -140,6 +140,8 @@ def joint(
         chances = {label: FLOOR for label, _ in shares} | chances
         for label, share in shares:
             chances[label] = max(chances[label], FLOOR) * math.exp(CLD2_WEIGHT * share)
+    if not chances:  # a model of whole words that knows none of these
+        return GENERIC, 0.0
     total = sum(chances.values())
     label = min(chances, key=lambda name: (-chances[name], name))
     return label, round(min(chances[label] / total, 1.0), 3) if total else 0.0

@@ -11,7 +11,7 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +45,16 @@ class Reference:
 
 
 def read_reference(
-    language: str, inputs: Iterable[str], where: Where | None = None, pack: str = ""
+    language: str,
+    inputs: Iterable[str],
+    where: Where | None = None,
+    pack: str = "",
+    say: Callable[[str], None] | None = None,
 ) -> list[Reference]:
     """The cleaned documents by source (a document's own `source` field, else the file's name).
 
-    where: fields that a document must have, such as {'lang': 'glg'}. Raises RecipeError for inputs
+    where: fields that a document must have, such as {'lang': 'glg'}. say: is told of what could not
+    be read. Raises RecipeError for inputs
     that are not there, DataError where no document is left.
     """
     recipe = Recipe(
@@ -61,7 +66,11 @@ def read_reference(
     )  # fmt: skip
     found: dict[str, Reference] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for path in text_paths(_cleaned(recipe, Path(folder))):
+        cleaned = _cleaned(recipe, Path(folder))
+        if say and (rejected := cleaned.counts["rejected"]):
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+            say(f"Left out of the input: {listed}")
+        for path in text_paths(cleaned):
             _take(read_ipc(path, "text"), where or {}, found)
     if not found:
         wanted = ", ".join(f"{name}={value}" for name, value in (where or {}).items())

@@ -170,12 +170,15 @@ def profiles(
 ) -> dict[str, Limits]:
     """By genre ('' for all others) the pack's thresholds with the recipe's on top.
 
-    Raises RecipeError for a threshold that no rule knows.
+    Raises RecipeError for a threshold, of the recipe or the pack, that no rule knows.
     """
     known = [rule.threshold for rule in rules]
-    for name in overrides:
+    named = {f"filter.thresholds.{name}": name for name in overrides}
+    named |= {f"pack {pack.code}, thresholds.{name}": name for name in pack.thresholds}
+    for genre, limits in pack.genres.items():
+        named |= {f"pack {pack.code}, genres.{genre}.{name}": name for name in limits}
+    for where, name in named.items():
         if name not in known:
-            where = f"filter.thresholds.{name}"
             raise RecipeError("Unknown threshold", where, nearest(name, known), "unknown-threshold")
     genres: dict[str, dict[str, Any]] = {"": {}, **pack.genres}
     return {g: _limits(pack.thresholds, own, overrides) for g, own in sorted(genres.items())}

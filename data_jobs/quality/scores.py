@@ -57,13 +57,20 @@ def windows(text: str) -> list[str]:
 
 @cache
 def load_model(path: str) -> Any:
-    """The fastText model, once a process. Raises RecipeError if the file is not one."""
+    """The fastText model, once a process. Raises RecipeError if the file is not one, or has other
+    labels: its score would be 0 for every document."""
     import fasttext
 
     try:
-        return fasttext.load_model(path)
+        model = fasttext.load_model(path)
     except ValueError as error:
         raise RecipeError(f"Not a fastText model: {error}", path, code="bad-model") from error
+    labels = model.get_labels()
+    if len(labels) != 2 or not {NEGATIVE, POSITIVE} & set(labels):
+        some = ", ".join(labels[:3]) + (", ..." if labels[3:] else "")
+        hint = f"It needs two labels, {NEGATIVE} and {POSITIVE}; this one has {some}."
+        raise RecipeError("Not a model for scores", path, hint, "bad-model")
+    return model
 
 
 def model_paths(recipe: Recipe, base: Path) -> dict[str, Path]:

@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import json
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy as np
 
 from data_jobs.language.steady_fasttext import train_supervised
 from data_jobs.quality.scores import NEGATIVE, POSITIVE, score, windows
-from mutirao.core.errors import DataError
+from mutirao.core.errors import DataError, UserError
 
 SEED = 20261125
 # Character n-grams carry misspelt and masked words: without them the area under the curve on the
@@ -155,4 +156,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, OSError) as error:
+        print(f"train_score: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))

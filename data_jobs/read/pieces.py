@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_jobs.read.documents import Piece, ReadOptions
 from data_jobs.read.places import Place
-from data_jobs.read.read_tables import ARROW_FILE, BROKEN
+from data_jobs.read.read_tables import ARROW_FILE, BROKEN, counted, first_columns
 from data_jobs.read.read_text import LONGEST, stretches
 from data_jobs.read.streams import BLOCK, is_plain
 
@@ -104,14 +103,13 @@ def arrow_borders(place: Place, size: int, every: int) -> Iterator[Border]:
         source = place.native()
         if source.read(len(ARROW_FILE)) != ARROW_FILE:
             return
-        first_column = pa.ipc.IpcReadOptions(included_fields=[0])  # no other is decompressed
-        reader = pa.ipc.open_file(source, options=first_column)
+        reader = first_columns(source)
         step = max(reader.num_record_batches * every // size, 1)
         rows = 0
         for batch in range(reader.num_record_batches):
             if batch and batch % step == 0:
                 yield Border(batch, rows)
-            rows += reader.get_batch(batch).num_rows
+            rows += counted(reader.get_batch(batch))
     except BROKEN:
         return
 

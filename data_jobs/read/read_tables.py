@@ -20,6 +20,7 @@ ROWS = 500  # made Python objects at once
 BROKEN = (pa.ArrowException, OSError, ValueError)
 PARQUET_END = b"PAR1"
 ARROW_FILE = b"ARROW1"
+MOST_ROWS = 1 << 31  # of a batch
 ARROW_STREAM_AT = 8  # an Arrow file is a stream between two marks
 
 
@@ -42,18 +43,20 @@ def read_parquet(piece: Piece, options: ReadOptions) -> Found:
 def read_arrow(piece: Piece, options: ReadOptions) -> Found:
     """The file form by its batches, the stream form, and what is whole of a cut file.
 
-    A damaged batch of the file form counts as one position. Raises UserError where a store fails.
+    A damaged batch is one reject, and counts as many positions as it says it has rows. Raises
+    UserError where a store fails.
     """
     position = piece.first
     size = piece.place.size()
     try:
-        for batch in _arrow_batches(piece):
-            if isinstance(batch, pa.RecordBatch):
+        for batch, error in _arrow_batches(piece):
+            error = error or _unsound(batch)
+            if error is None:
                 yield from _rows(batch, position, options, piece.resume)
-                position += batch.num_rows
             else:
-                yield _broken(piece, batch, position, 1, "unreadable")
-                position += 1
+                lost = max(batch.get_total_buffer_size(), 1)  # `nbytes` would trust the offsets
+                yield _broken(piece, error, position, lost, "unreadable")
+            position += counted(batch)
     except BROKEN as error:
         yield _broken(piece, error, position, max(size, 1), "truncated")
 
@@ -89,7 +92,8 @@ def _ending(piece: Piece) -> str:
         return "unreadable" if file.read() == PARQUET_END else "truncated"
 
 
-def _arrow_batches(piece: Piece) -> Iterator[pa.RecordBatch | Exception]:
+def _arrow_batches(piece: Piece) -> Iterator[tuple[pa.RecordBatch, Exception | None]]:
+    """Each batch; with an error what can be read of it."""
     source = piece.place.native()
     magic = source.read(len(ARROW_FILE))
     source.seek(0)
@@ -98,16 +102,47 @@ def _arrow_batches(piece: Piece) -> Iterator[pa.RecordBatch | Exception]:
             reader = pa.ipc.open_file(source)
         except BROKEN:  # the table of contents stands at the end, which is cut off
             source.seek(ARROW_STREAM_AT)
-            yield from pa.ipc.open_stream(source)
+            yield from ((batch, None) for batch in pa.ipc.open_stream(source))
             raise
         end = reader.num_record_batches if piece.end is None else piece.end
         for index in range(piece.start, end):
             try:
-                yield reader.get_batch(index)
+                yield reader.get_batch(index), None
             except BROKEN as error:
-                yield error
+                yield _first_column(source, index), error
     elif magic:
-        yield from pa.ipc.open_stream(source)
+        yield from ((batch, None) for batch in pa.ipc.open_stream(source))
+
+
+def first_columns(source: pa.NativeFile) -> pa.RecordBatchFileReader:
+    """A reader that decompresses no other column: enough to count rows."""
+    return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
+
+
+def _first_column(source: pa.NativeFile, index: int) -> pa.RecordBatch:
+    """Of a damaged batch; one without rows where it is damaged too."""
+    try:
+        return first_columns(source).get_batch(index)
+    except BROKEN:
+        return pa.record_batch({})
+
+
+def counted(batch: pa.RecordBatch) -> int:
+    """Positions that a batch takes: its rows, where their number may be true."""
+    return batch.num_rows if 0 < batch.num_rows < MOST_ROWS else 1
+
+
+def _unsound(batch: pa.RecordBatch) -> Exception | None:
+    """What is wrong with a batch: Arrow trusts the offsets in a file, and one that leads out of
+    its buffer ends the process. A string that is no UTF-8 costs its own row later."""
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except BROKEN as error:
+            text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+            if not (text and "UTF8" in str(error)):  # which is looked at after the offsets
+                return error
+    return None
 
 
 def _rows(batch: pa.RecordBatch, position: int, options: ReadOptions, resume: int) -> Found:
@@ -128,7 +163,24 @@ def _records(batch: pa.RecordBatch) -> list[dict[str, Any] | Exception]:
     """Rows as dicts; where bytes are no UTF-8, the error in the place of that row alone."""
     try:
         return batch.to_pylist()
+    except (ValueError, OverflowError, LookupError):
+        return [_record(batch, row) for row in range(batch.num_rows)]
+
+
+def _record(batch: pa.RecordBatch, row: int) -> dict[str, Any] | Exception:
+    names = batch.schema.names
+    try:
+        return {name: _value(batch.column(place)[row]) for place, name in enumerate(names)}
     except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            return [error]
-        return [_records(batch.slice(row, 1))[0] for row in range(batch.num_rows)]
+        return error
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """A time that Python cannot hold (of the year 40,000, of no known zone) as its number, or as
+    None inside a list or struct. Raises UnicodeDecodeError."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, LookupError):
+        return getattr(scalar, "value", None)

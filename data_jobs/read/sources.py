@@ -7,6 +7,7 @@ entry a file; only its content and its name inside the source enter any hash, ne
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -43,6 +44,7 @@ FORMATS = {
 }
 PROSE = ("text", "warc", "wikipedia")  # formats without fields that could hold turns
 WIKIPEDIA = "wiki"  # an .xml file with this in its name is a dump
+PATH_HINT = "Correct the path; in a recipe, relative paths start at the recipe's folder."
 ABOUT = {"readme", "license", "licence", "notice", "sources", "changelog"}  # not text of the corpus
 ABOUT_DATASETS = {"state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 
@@ -151,25 +153,33 @@ def _files_of(source: Source, base: Path, label: str) -> tuple[list[SourceFile],
     patterns = (source.path,) if isinstance(source.path, str) else source.path
     files, skipped = [], 0
     for pattern in patterns:
+        before = len(files)
         for root, url, chosen in _expand(pattern, base, label):
             place = Place(url)
-            kind = file_format(place.name) if source.format == "auto" else source.format
-            if (kind is None or _is_about(place.name)) and not chosen:
+            kind = _format_of(place, source, chosen, label)
+            if kind is None:
                 skipped += 1
                 continue
-            if kind is None:
-                raise _unknown_suffix(label, place)
-            if source.kind == "instruction" and kind in PROSE:
-                raise _no_turns(label, place, kind)
             name = url[len(root) :].lstrip("/")
             stem = source.name or place.name.lstrip(".").split(".")[0] or place.name
             files.append(SourceFile(stem, bool(source.name), name, kind, place, source))
+        if len(files) == before:
+            raise _no_files(label, pattern)
     if not files:
-        where = f"source {label}, {patterns[0] if patterns else 'no path'}"
-        raise RecipeError(
-            "The source has no file in a known format", where, _formats_hint(), "no-files"
-        )
+        raise _no_files(label, "no path")
     return sorted(files, key=lambda item: item.file), skipped
+
+
+def _format_of(place: Place, source: Source, chosen: bool, label: str) -> str | None:
+    """None for a file that a folder or pattern brought along and that is not read."""
+    kind = file_format(place.name) if source.format == "auto" else source.format
+    if (kind is None or _is_about(place.name)) and not chosen:
+        return None
+    if kind is None:
+        raise _unknown_suffix(label, place)
+    if source.kind == "instruction" and kind in PROSE:
+        raise _no_turns(label, place, kind)
+    return kind
 
 
 def _is_about(name: str) -> bool:
@@ -181,7 +191,7 @@ def _expand(pattern: str, base: Path, label: str) -> list[tuple[str, str, bool]]
     if pattern.startswith(SAMPLE):
         root = Path(str(resources.files("mutirao.sample")))
         found = sorted(p for p in root.glob(pattern.removeprefix(SAMPLE)) if p.is_file())
-        return _or_nothing(_pairs(root, found), label, pattern)
+        return _or_nothing(_pairs(root, found, label), label, pattern)
     if is_url(pattern):
         with said_of(pattern):
             top, urls = found_at(pattern)
@@ -189,28 +199,46 @@ def _expand(pattern: str, base: Path, label: str) -> list[tuple[str, str, bool]]
         return _or_nothing([(top, url, chosen) for url in urls], label, pattern)
     place = Path(os.path.normpath(base / Path(pattern).expanduser()))
     if place.is_dir():
-        return _pairs(place, _inside(place))
+        return _pairs(place, _inside(place, label), label)
     if place.exists():
         return [(str(place.parent), str(place), True)]
     if glob.has_magic(pattern):
         found = sorted(Path(p) for p in glob.glob(str(place), recursive=True))
-        return _or_nothing(_pairs(_glob_root(place), found), label, pattern)
+        return _or_nothing(_pairs(_glob_root(place), found, label), label, pattern)
     if place.is_symlink():
-        raise unreadable(label, str(place), OSError(0, "the link leads nowhere"))
+        raise _dead_link(label, place)
     raise RecipeError(
         f"Source {label}: no such file or folder",
         str(place),
-        "Correct `path` in the recipe; relative paths start at the recipe's folder.",
+        PATH_HINT,
         "no-source",
     )
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The files of a folder, whatever their depth; of a saved dataset those that hold its rows."""
-    return rows_only(sorted(p for p in folder.rglob("*") if not p.name.startswith(".")))
+def _inside(folder: Path, label: str) -> list[Path]:
+    """The files of a folder, whatever their depth; of a saved dataset those that hold its rows.
+
+    Hidden files and folders are left out (.git, .cache); linked folders are entered once.
+    """
+
+    def refused(error: OSError) -> None:
+        raise unreadable(label, str(error.filename), error) from error
+
+    found: list[Path] = []
+    entered: set[str] = set()
+    for here, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        real = os.path.realpath(here)
+        new = real not in entered
+        entered.add(real)
+        folders[:] = [name for name in folders if new and not name.startswith(".")]
+        found += [Path(here, name) for name in names if new and not name.startswith(".")]
+    return rows_only(sorted(found))
 
 
-def _pairs(root: Path, paths: list[Path]) -> list[tuple[str, str, bool]]:
+def _pairs(root: Path, paths: list[Path], label: str) -> list[tuple[str, str, bool]]:
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise _dead_link(label, path)
     return [(str(root), str(path), False) for path in paths if path.is_file()]
 
 
@@ -228,9 +256,9 @@ def _or_nothing(matches: list, label: str, pattern: str) -> list:
     if matches:
         return matches
     what = "the pattern matches no file" if glob.has_magic(pattern) else "there is no such file"
-    hint = "Correct `path` in the recipe; relative paths start at the recipe's folder."
+    hint = PATH_HINT
     if pattern.startswith("hf://"):
-        hint = "Correct `path` in the recipe; a private or gated dataset also needs HF_TOKEN."
+        hint = "Correct the path; a private or gated dataset also needs HF_TOKEN."
     raise RecipeError(f"Source {label}: {what}", pattern, hint, "no-source")
 
 
@@ -260,9 +288,18 @@ def unreadable(label: str, path: str, error: OSError) -> RecipeError:
     )
 
 
+def _dead_link(label: str, path: Path) -> RecipeError:
+    return unreadable(label, str(path), OSError(errno.ENOENT, "the link leads nowhere"))
+
+
 def _unknown_suffix(label: str, place: Place) -> RecipeError:
     problem = f"Source {label}: unknown kind of file {place.name}"
     return RecipeError(problem, place.url, _formats_hint(), "unknown-format")
+
+
+def _no_files(label: str, pattern: str) -> RecipeError:
+    problem, where = "The source has no file in a known format", f"source {label}, {pattern}"
+    return RecipeError(problem, where, _formats_hint(), "no-files")
 
 
 def _no_turns(label: str, place: Place, kind: str) -> RecipeError:
@@ -273,4 +310,7 @@ def _no_turns(label: str, place: Place, kind: str) -> RecipeError:
 
 def _formats_hint() -> str:
     suffixes = " ".join(FORMATS)
-    return f"Known: {suffixes}, each also with .gz, .zst or .bz2; or say `format:` in the recipe."
+    return (
+        f"Known: {suffixes} and *wiki*.xml, each also with .gz, .zst or .bz2; or say `format:` in "
+        "the recipe."
+    )

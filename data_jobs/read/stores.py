@@ -191,7 +191,11 @@ def _asked(name: str) -> bool:
 def _files(system: fs.FileSystem, root: str, recursive: bool) -> list[str]:
     listed = system.get_file_info(fs.FileSelector(root, recursive=recursive))
     files = (info for info in listed if info.type == fs.FileType.File)
-    return [info.path for info in files if not info.base_name.startswith(".")]
+    return [info.path for info in files if not _is_hidden(info.path[len(root) :])]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _pattern_root(key: str) -> str:
@@ -223,7 +227,7 @@ def _must_have_bucket(system: fs.FileSystem, url: str) -> None:
 
 
 def _no_bucket(url: str) -> RecipeError:
-    return RecipeError("No such bucket", url, "Correct `path` in the recipe.", "no-bucket")
+    return RecipeError("No such bucket", url, "Correct the path.", "no-bucket")
 
 
 def problem(url: str, error: Exception) -> UserError | None:

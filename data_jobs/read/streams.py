@@ -19,6 +19,7 @@ import pyarrow as pa
 from data_jobs.read.places import Place
 
 BLOCK = 1 << 20  # of decompressed bytes
+ZSTD_STEP = 1 << 14  # what Arrow has unpacked of one such step is lost where it meets damage
 READ = 1 << 18  # of the file; zlib copies what is left of its input after each block that it gives
 HEAD = 4  # bytes that tell the compression or the encoding
 GZIP_MAGIC = b"\x1f\x8b"
@@ -253,7 +254,7 @@ def _unzstd(raw: Iterator[bytes]) -> Iterator[bytes]:
     stream = pa.CompressedInputStream(pa.PythonFile(_BlockFile(raw), mode="r"), "zstd")
     while True:
         try:
-            block = stream.read(BLOCK)
+            block = stream.read(ZSTD_STEP)
         except OSError as error:
             broken = "truncated" if "runcated" in str(error) else "unreadable"
             raise BrokenStream(broken, f"zstd: {error}") from error

@@ -135,6 +135,15 @@ def _utf8(data: bytes, charset: str | None) -> bytes:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        text = bytes_to_str(data, charset or detect_encoding(data) or "utf-8")
-        return text.encode("utf-8", "replace")
+        return _decoded(data, charset).encode("utf-8", "replace")
     return data
+
+
+def _decoded(data: bytes, charset: str | None) -> str:
+    """By the server's charset, where it names one that Python knows (anything may stand there)."""
+    try:
+        if charset:
+            return bytes_to_str(data, charset)
+    except (LookupError, ValueError):
+        pass
+    return bytes_to_str(data, detect_encoding(data) or "utf-8")

@@ -6,6 +6,7 @@ id. Out: a plain dict for the command line. Memory: the decisions of one text sh
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,21 @@ from data_jobs.results.view import (
 from data_jobs.shards import text_paths
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import Manifest
-from mutirao.core.recipe import Recipe
+from mutirao.core.recipe import Filter, Recipe
 from mutirao.core.schemas import read_ipc
 
 ID_DIGITS = 8  # of the 32, at least
 
 
-def explain(manifests: dict[str, Manifest], key: str, recipe: Recipe) -> dict[str, Any]:
+def explain(
+    manifests: dict[str, Manifest], key: str, recipe: Recipe, base: Path | None = None
+) -> dict[str, Any]:
     """Everything decided about one document: `key` is its id (32 hex digits, or the first 8 at
-    least), SHARD:ROW, or the name that its source gave it.
+    least), SHARD:ROW, or the name that its source gave it. base: where the recipe's paths start;
+    with it the thresholds of a thin pack, which drop nothing, are told too.
 
     {id, shard, row, source, ..., kept, stage, drop_reason, stages: [{stage, drop_reason, checks:
-    [{name, value, sign ('<=', '>=' or 'in'), threshold, drops, reason, what}], values,
+    [{name, value, sign ('<=', '>=' or 'in'), threshold, drops, would_drop, reason, what}], values,
     duplicate_of}]}. A document that `clean` rejected has no shard and row. Raises RecipeError if
     no document has this key.
     """
@@ -49,6 +53,9 @@ def explain(manifests: dict[str, Manifest], key: str, recipe: Recipe) -> dict[st
     stages = [
         _stage(manifests, name, shard, row, document, recipe) for name in decision_stages(manifests)
     ]
+    for stage in stages:
+        if stage["stage"] == "filter" and base is not None:
+            stage["checks"] += _thin(stage, manifests["filter"], document, recipe, base)
     first = next((s for s in stages if s["drop_reason"] is not None), None)
     copied = ("source", "name", "url", "license", "kind", "genre", "position", "meta")
     return {
@@ -155,7 +162,7 @@ def check(
     limit: Any = float(np.float32(threshold)) if isinstance(value, float) else threshold
     passes = value in limit if sign == "in" else value <= limit if sign == "<=" else value >= limit
     found = {"name": name, **plain({"value": value}), "sign": sign, "threshold": threshold}
-    return {**found, "drops": not passes, "reason": reason, "what": what}
+    return {**found, "drops": not passes, "would_drop": False, "reason": reason, "what": what}
 
 
 def _exact(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -> list[Any]:
@@ -210,6 +217,39 @@ def _filter(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) ->
         found = check("license", document["license"], "in", list(allowed), "license", "to keep")
         rows.append({**found, "drops": values.get("reason") == "license"})
     return rows
+
+
+def _thin(
+    stage: dict[str, Any],
+    manifest: Manifest,
+    document: dict[str, Any],
+    recipe: Recipe,
+    base: Path,
+) -> list[dict[str, Any]]:
+    """The checks of a thin pack's own thresholds; none if the pack is another one by now."""
+    from data_jobs.quality.rules import profiles, rules_with
+    from mutirao.core.languages import load_pack, pack_folder
+
+    if manifest.content["info"].get("evidence") != "thin":
+        return []
+    try:
+        pack = load_pack(recipe.language, pack_folder(recipe, base))
+    except RecipeError:
+        return []
+    if pack.sha256 != manifest.content.get("assets", {}).get("pack"):
+        return []
+    rules = rules_with(recipe.filter.scores)
+    by_genre = profiles(pack, recipe.filter.thresholds, rules)
+    limits = by_genre.get(document["genre"], by_genre[""])
+    judged = {"thresholds": limits}
+    values = {**stage["values"], "reason": stage["drop_reason"]}
+    own = recipe.model_copy(update={"filter": Filter(scores=recipe.filter.scores)})
+    enforced = {(one["name"], one["sign"], one["threshold"]) for one in stage["checks"]}
+    return [
+        {**one, "drops": False, "would_drop": one["drops"]}
+        for one in _filter(values, judged, {**document, "genre": ""}, own)
+        if (one["name"], one["sign"], one["threshold"]) not in enforced
+    ]
 
 
 def _neardup(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -> list[Any]:

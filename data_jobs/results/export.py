@@ -132,7 +132,9 @@ def _check(format: str, output: Path, overwrite: bool) -> None:
         raise RecipeError("There is a file already", str(output), hint, "exists")
     suffixes = [suffix.lstrip(".") for suffix in output.suffixes]
     other = next((f for f in FORMATS if f in suffixes and f != format), None)
-    packed = format == "parquet" and output.suffix in (".gz", ".zst")
+    packed = output.suffix in (".xz", ".bz2", ".lz4", ".zip") or (
+        format == "parquet" and output.suffix in (".gz", ".zst")
+    )
     if other or packed:
         wanted = f".{format}" if format == "parquet" else ".jsonl, .jsonl.gz or .jsonl.zst"
         problem = f"--format {format} does not fit the name {output.name}"

@@ -42,6 +42,20 @@ class Wanted:
     def __bool__(self) -> bool:
         return bool(self.words or self.urls or self.lines)
 
+    def names_line_of(self, piece: str) -> bool:
+        """Whether a line that was asked for stands in the piece, such as a reject's snippet."""
+        text = normalized(piece) if self.lines else ""
+        return any(line in text for line in self.lines)
+
+
+def answers_of(document: dict[str, Any], wanted: Wanted) -> set[str]:
+    """What a document can be asked for by, normalised: ids, URL, and those of `wanted.lines`."""
+    answers = {document["id"].hex(), normalized(document["name"]), normalized(document["url"])}
+    if wanted.lines:
+        pieces = {normalized(line) for line in (document["text"], *document["text"].split("\n"))}
+        answers |= pieces & wanted.lines
+    return answers
+
 
 def find_rows(clean: Manifest, wanted: Wanted) -> set[Place]:
     ids = [bytes.fromhex(word) for word in wanted.words if re.fullmatch("[0-9a-f]{32}", word)]

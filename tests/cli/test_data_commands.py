@@ -157,6 +157,21 @@ def test_explain_puts_each_value_beside_its_threshold(place, call):
     assert told.code == 0 and "dropped by clean: invalid-json" in told.out
 
 
+def test_explain_tells_what_a_thin_pack_would_drop_by(call, tmp_path):
+    (tmp_path / "g.jsonl").write_text(line("a", "Mayma yvypóra ou ko yvy ári ha eteĩcha.") + "\n")
+    words = ("--set", "filter.thresholds.max_words=900")
+    call("data", "filter", "g.jsonl", "--output", "g", "--language", "gug", *words)
+    told = json.loads(call("data", "explain", "g", "a", "--json").out)
+    checks = told["stages"][0]["checks"]
+    assert told["kept"] and not any(one["drops"] for one in checks)
+    would = {one["name"]: one["threshold"] for one in checks if one["would_drop"]}
+    assert would["words"] == 20
+    assert [one["threshold"] for one in checks if one["name"] == "words"] == [5, 900, 20]
+    said = call("data", "explain", "g", "a").out
+    assert " ? words" in said and "it would drop: too-short" in said
+    assert max(map(len, said.splitlines())) <= 79
+
+
 def test_export_writes_the_kept_documents_in_each_format(place, call):
     for name in ("k.parquet", "k.jsonl", "k.jsonl.gz", "k.jsonl.zst"):
         kind = name.split(".")[1]
@@ -237,6 +252,19 @@ def test_ctrl_c_ends_with_130_and_the_same_command_finishes(call, tmp_path, monk
         ("exact filtered --output new --set clean.html=keep", "has no effect"),
         ("clean texts.jsonl --output new --language pt --set clean.htm=keep", "html"),
         ("clean --output new", "Missing argument"),
+        (
+            "filter texts.jsonl --output new --language pt --set filter.thresholds.min_word=3",
+            "Did you mean min_words",
+        ),
+        (
+            "langid texts.jsonl --output new --language pt --set langid.varieties=[pt-BX]",
+            "Did you mean pt-BR",
+        ),
+        (
+            "langid texts.jsonl --output new --language pt --set langid.model=texts.jsonl",
+            "Not a fastText model",
+        ),
+        ("langid texts.jsonl --output new --language qqq", "does not know qqq"),
         ("show nothing", "nothing is no folder"),
         ("show no/such", "no such folder"),
         ("show ./empty", "holds no result"),
@@ -267,6 +295,38 @@ def test_a_result_folder_is_a_workdir_from_which_documents_are_forgotten(place, 
     assert call("store", "verify", "--workdir", "cleaned").code == 0
     call("data", "langid", "cleaned", "--output", "por")
     assert "doc-4" not in {row["name"] for row in rows(call("data", "show", "por", "--json"))}
+
+
+def test_a_rejected_line_is_forgotten_by_its_id(place, call):
+    reject = rows(call("data", "show", "cleaned", "--dropped", "--json"))[-1]
+    assert reject["drop_reason"] == "invalid-json" and "quebrado" in reject["text"]
+    words = ["data", "forget", "--workdir", "cleaned", "--id", reject["id"], "--id", "nobody-7"]
+    done = call(*words)
+    assert done.code == 0 and "forgot 1 documents" in done.out
+    assert "Of what was asked for, 1 match no document" in done.out
+    files = [path for path in (place / "cleaned").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"quebrado" in path.read_bytes()]
+
+
+def test_lang_new_tells_what_it_left_out_and_refuses_a_file_as_folder(place, call):
+    done = call("lang", "new", "yrl", "texts.jsonl", "--output", "pack")
+    assert done.code == 0 and "Left out of the input: invalid-json 1" in done.err
+    done = call("lang", "new", "yrl", "texts.jsonl", "--output", "texts.jsonl")
+    assert done.code == 2 and "Cannot write to --output" in done.err
+    assert call("lang", "check", "yrl", "texts.jsonl", "--limit", "-1").code == 2
+
+
+def test_a_data_command_is_not_resumed_as_a_run(place, call):
+    made = json.loads((place / "filtered" / "result.json").read_text())["run"]
+    done = call("runs", "resume", made, "--workdir", "filtered")
+    assert done.code == 2 and "mutirao data filter INPUT... --output" in done.err
+    assert not (place / "filtered" / "store" / "train").exists()
+
+
+def test_a_result_that_lost_a_file_is_made_again(place, call):
+    next((place / "filtered" / "store" / "filter").rglob("filter-*.arrow")).unlink()
+    done = call("data", "filter", "cleaned", "--output", "filtered")
+    assert "Nothing to do" not in done.err
 
 
 def test_two_files_of_the_same_name_are_two_sources(call, tmp_path):

@@ -103,3 +103,11 @@ def test_a_missing_file_is_said():
 def test_shipped_recipes_load_and_survive_a_round_trip(name):
     recipe = load_recipe(name).recipe
     assert parse_recipe(dump_recipe(recipe), "again") == recipe
+
+
+def test_one_wrong_key_of_a_source_is_one_mistake(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("sources:\n  - path: a.jsonl\n    txt_field: t\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert "text_field" in caught.value.hint and "more after" not in caught.value.hint

@@ -170,8 +170,15 @@ def test_too_much_damage_stops_with_the_first_place_and_the_cure(stages, helpers
     message = str(caught.value)
     assert caught.value.exit_code == 3
     assert "letters is damaged (1 missing-field)" in message
-    assert "letters.jsonl:6" in message and "text_field" in message
+    assert "letters.jsonl:6 missing-field (fields: body)" in message and "text_field" in message
     assert "ingest.max_quarantined" in message
+
+
+def test_the_first_row_of_a_table_without_a_header_is_in_no_message(stages, helpers):
+    rows = f"1;{helpers.sentence(1)}\n2;{helpers.sentence(2)}\n"
+    with pytest.raises(DataError, match=r"a\.csv:2 missing-field") as caught:
+        stages({"a.csv": rows.encode()}, until="clean")
+    assert helpers.sentence(1) not in str(caught.value)
 
 
 def test_latin1_text_is_told_to_be_converted(stages):
@@ -401,3 +408,80 @@ def test_turns_of_a_conversation_are_cleaned_one_by_one(stages):
     assert (row["kind"], row["genre"]) == ("instruction", "chat")
     assert done["clean"].counts["genre_bytes"] == {"chat": len(row["text"].encode())}
     assert [r["reason"] for r in rejects(done)] == ["empty-turn"]
+
+
+def test_a_list_with_a_folder_of_nothing_is_an_error(stages, helpers):
+    files = {"a.txt": helpers.sentence(1).encode(), "empty/x.png": b"1"}
+    with pytest.raises(RecipeError, match=r"no file in a known format[\s\S]*empty"):
+        stages(files, sources=[{"name": "s", "path": ["a.txt", "empty"]}], until="ingest")
+
+
+def test_a_dead_link_in_a_folder_is_named(stages, helpers, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/gone.jsonl").symlink_to(tmp_path / "moved-away")
+    files = {"in/a.txt": helpers.sentence(1).encode()}
+    with pytest.raises(RecipeError, match=r"leads nowhere[\s\S]*gone\.jsonl"):
+        stages(files, sources=[{"path": "in"}], until="ingest")
+
+
+def test_hidden_folders_are_left_out_and_linked_ones_entered_once(stages, helpers, tmp_path):
+    files = {
+        "in/.git/a.txt": helpers.sentence(1).encode(),
+        "in/b.txt": helpers.sentence(2).encode(),
+        "elsewhere/c.txt": helpers.sentence(3).encode(),
+    }
+    for path in ("in", "elsewhere"):
+        (tmp_path / path).mkdir()
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/around").symlink_to(tmp_path / "in")
+    done = stages(files, sources=[{"name": "s", "path": "in"}], until="clean")
+    assert sorted(texts(done)) == sorted(helpers.sentence(k) for k in (2, 3))
+
+
+def test_times_that_python_cannot_hold_cost_no_document(stages, helpers, tmp_path):
+    import pyarrow as pa
+
+    table = pa.table(
+        {
+            "text": [helpers.sentence(k) for k in range(2)],
+            "far": pa.array([2**60, 0], pa.timestamp("s")),
+            "day": pa.array([2**30, 0], pa.date32()),
+            "long": pa.array([2**62, 0], pa.duration("s")),
+            "nowhere": pa.array([1, 0], pa.timestamp("s", tz="No/Zone")),
+        }
+    )
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    done = stages(sources=[{"path": "a.arrow"}], until="clean")
+    (path,) = done["clean"].paths("text-")
+    metas = [json.loads(meta) for meta in read_ipc(path, "text").column("meta").to_pylist()]
+    assert metas[0] == {"far": 2**60, "day": 2**30, "long": 2**62, "nowhere": 1}
+    assert metas[1] | {"nowhere": 0} == metas[1] and metas[1]["day"] == "1970-01-01"
+
+
+def test_objects_nested_too_deeply_cost_a_field_and_no_run(stages, helpers):
+    deep = b"[" * 300 + b"]" * 300
+    line = b'{"id": 1, "text": "%s", "deep": %s}\n' % (helpers.sentence(1).encode(), deep)
+    done = stages({"a.jsonl": line}, until="clean")
+    (path,) = done["clean"].paths("text-")
+    (meta,) = read_ipc(path, "text").column("meta").to_pylist()
+    assert json.loads(meta) == {"deep": "not kept: nested too deeply"}
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_offsets_that_lead_nowhere_cost_their_batch_alone(stages, helpers, tmp_path, form):
+    import struct
+
+    import pyarrow as pa
+
+    rows = [helpers.sentence(k) for k in range(30)]
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    table = pa.table({"text": rows})
+    with new(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    data = bytearray((tmp_path / "a.arrow").read_bytes())
+    ends = [sum(len(row.encode()) for row in rows[10 : 11 + k]) for k in range(3)]
+    data = data.replace(struct.pack("<3i", *ends), struct.pack("<3i", ends[0], 2**30, ends[2]), 1)
+    done = stages({"a.arrow": bytes(data)}, ingest=ALL, until="clean")
+    assert texts(done) == [*rows[:10], *rows[20:]]
+    assert [(r["reason"], r["position"]) for r in rejects(done)] == [("unreadable", 10)]

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import random
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -173,6 +174,14 @@ def test_a_recipe_overrides_the_pack_and_a_typo_is_refused():
     assert "max_uppercase" not in profiles(PACK, {"max_uppercase": None})[""]
     with pytest.raises(RecipeError, match="Did you mean max_uppercase"):
         profiles(PACK, {"max_upper_case": 0.5})
+
+
+@pytest.mark.parametrize("where", ["thresholds", "genres"])
+def test_a_typo_in_a_pack_is_refused_too(where):
+    slip = {"min_wordz": 20.0}
+    pack = replace(PACK, **{where: slip if where == "thresholds" else {"law": slip}})
+    with pytest.raises(RecipeError, match="Did you mean min_words"):
+        profiles(pack, {})
 
 
 def test_every_rule_names_a_measured_value_and_says_why():

@@ -65,6 +65,9 @@ def test_a_damaged_or_missing_pack_is_refused(tmp_path):
     (tmp_path / "pack.yaml").write_text("name: N\nevidence: perhaps\nstop_words: a\nthresholds: {}")
     with pytest.raises(RecipeError, match="evidence is one of"):
         load_pack("pt", tmp_path)
+    (tmp_path / "pack.yaml").write_text("name: N\nevidence: thin\nstop_word: a\nthresholds: {}")
+    with pytest.raises(RecipeError, match=r"no field 'stop_word'\. Did you mean stop_words"):
+        load_pack("pt", tmp_path)
 
 
 def test_thresholds_are_widened_beyond_the_worst_source():
@@ -136,7 +139,7 @@ def mutirao(*arguments: str):
 
     found = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert found.exit_code == 0, found.output
-    return json.loads(found.output)
+    return json.loads(found.stdout)
 
 
 def made_up(source: int, count: int) -> Reference:

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 
+from data_jobs.language.steady_fasttext import train_supervised
 from data_jobs.quality.scores import WINDOW, WINDOWS, load_model, score, windows
 from data_jobs.quality.train_score import auc_interval, main, read_labels, report, roc_auc, train
 from mutirao.core.errors import DataError, RecipeError
@@ -90,6 +91,15 @@ def test_scores_are_stored_drop_by_their_threshold_and_leave_the_measures_alone(
     assert done.counts["reasons"] == {"high-toxic": 1}
     _, table = again()
     assert table["scores"].to_pylist() == [[]] * 4
+
+
+def test_a_model_of_other_labels_is_refused_as_a_score(tmp_path):
+    lines = [f"__label__{label} {RUDE}" for label in ("pt", "es", "0")]
+    (tmp_path / "t.txt").write_text("\n".join(lines * 20) + "\n")
+    model = train_supervised(str(tmp_path / "t.txt"), 1, dim=4, epoch=1)
+    model.save_model(str(tmp_path / "lid.bin"))
+    with pytest.raises(RecipeError, match="needs two labels, __label__0 and __label__1"):
+        load_model(str(tmp_path / "lid.bin"))
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,10 @@ def test_a_page_that_unpacks_to_more_than_the_limit_is_rejected(tmp_path):
     row = record("conversion", "text/plain", stream.getvalue(), 1)
     (reject,) = found(tmp_path, row)
     assert reject.reason == "too-long"
+
+
+@pytest.mark.parametrize("charset", ["foo", '"', "rot13", "undefined", "none\0"])
+def test_a_charset_that_is_none_costs_no_page(tmp_path, charset):
+    body = PAGE.encode("cp1252")
+    (page,) = found(tmp_path, record("response", f"text/html; charset={charset}", body, 1))
+    assert "não voltou" in page.text

@@ -57,6 +57,39 @@ def test_nothing_dropped_leaves_the_section_out():
     assert 'id="rules"' not in render(facts(Rules()))
 
 
+def test_the_evidence_of_the_pack_and_what_a_thin_one_would_drop_are_told(run):
+    _, manifests = run
+    drops = (Drop("filter", "too-short", 3), Drop("clean", "too-long", 1))
+    judged = {
+        "pack": "gug_Latn",
+        "evidence": "thin",
+        "thresholds": {"min_words": 5.0},
+        "genres": {"law": {"min_words": 3.0}, "verse": {}},
+        "would_drop": {"symbols": 2, "few-stop-words": 7},
+    }
+    manifests["filter"] = replace(manifests["filter"], content={"info": judged})
+    found = gather_rules(manifests, drops)
+    assert [(row.reason, row.documents) for row in found.would_drop] == [
+        ("few-stop-words", 7),
+        ("symbols", 2),
+    ]
+    assert found.rules[0].thresholds == ("min_words 5", "law: min_words 3", "verse: min_words off")
+    assert found.rules[1].thresholds == ()
+    said = text_of(render(facts(found)))
+    assert "The evidence of the language pack gug_Latn is thin" in said
+    assert "filter: few-stop-words 7 Too few" in said
+    assert "Thresholds: min_words 5, law: min_words 3" in said
+
+
+@pytest.mark.parametrize(("evidence", "words"), [("measured", "are measured"), ("none", "no pack")])
+def test_a_run_that_dropped_nothing_still_says_by_what_it_was_judged(evidence, words):
+    page = render(facts(Rules(100, pack="glg_Latn", evidence=evidence)))
+    said = text_of(page)
+    assert words in said and "No document was dropped." in said
+    assert "Each rule, with examples" not in said
+    Checker(page)
+
+
 @pytest.fixture
 def run(tmp_path):
     return finished_run(tmp_path)

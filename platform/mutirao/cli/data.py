@@ -64,7 +64,8 @@ def explain(result: str, document: str) -> None:
     from mutirao.run.results import open_result
 
     found = open_result(settings().workdir, result)
-    value = explain_document(found.manifests, document, found.run.recipe())
+    base = Path(found.run.record["base"])
+    value = explain_document(found.manifests, document, found.run.recipe(), base)
     print_result(value, _explain_lines(value))
 
 
@@ -125,15 +126,16 @@ def _explain_lines(value: dict[str, Any]) -> list[str]:
 
 
 def _stage_lines(stage: dict[str, Any], first: bool) -> list[str]:
-    """The stage's verdict, then a line a check: value, sign, threshold; '!' where it fails."""
+    """The stage's verdict, then a line a check: value, sign, threshold; '!' where it fails, '?'
+    where only a thin pack would drop."""
     reason = stage["drop_reason"]
     verdict = f"DROPS: {reason}" if reason and first else f"would drop: {reason}" if reason else ""
     lines = [f"{stage['stage']:<14} {verdict or 'keeps'}"]
     for check in stage["checks"]:
-        mark = "!" if check["drops"] else " "
+        mark = "!" if check["drops"] else "?" if check["would_drop"] else " "
         value, limit = _number(check["value"]), _number(check["threshold"])
         row = f" {mark} {check['name']:<30} {value:>9} {check['sign']:>2} {limit:<9}"
-        lines.append((f"{row} {check['reason'] if check['drops'] else ''}")[:79].rstrip())
+        lines.append((f"{row} {check['reason'] if mark != ' ' else ''}")[:79].rstrip())
         if check["drops"] and check["what"]:
             indent = " " * 5
             lines += textwrap.wrap(

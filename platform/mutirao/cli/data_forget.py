@@ -54,6 +54,8 @@ def forget(
 def _lines(receipt: dict[str, Any]) -> list[str]:
     verb = "Would forget" if receipt["dry_run"] else f"{receipt['time']}: forgot"
     lines = [f"{verb} {receipt['documents']:,} documents and {receipt['copies']:,} copies of them"]
+    if receipt["unmatched"]:
+        lines.append(f"Of what was asked for, {receipt['unmatched']:,} match no document")
     counted: dict[str, list[int]] = {}
     for row in receipt["rewritten"]:
         counted.setdefault(f"{row['stage']}/{row['key']}", []).append(row["places"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mutirao.cli.common import global_options, print_result
+from mutirao.cli.common import global_options, print_result, settings
 
 if TYPE_CHECKING:
     from mutirao.core.languages import Pack
@@ -83,14 +84,17 @@ def new(
     from mutirao.core.files import write_bytes
     from mutirao.core.language_codes import canonical
     from mutirao.core.languages import load_pack
+    from mutirao.run.plain_files import make_folder
 
     folder = output or Path(canonical(code))
     own = folder if (folder / "pack.yaml").is_file() else None
     earlier = load_pack(code, own)
     hand = None if earlier.code == "und" else earlier
-    derived = derive(read_reference(code, inputs, _fields(where)), earlier.word_characters)
+    references = read_reference(code, inputs, _fields(where), say=_say())
+    derived = derive(references, earlier.word_characters)
     title = name or (hand.name if hand else canonical(code))
     text = pack_yaml(canonical(code), title, derived, hand, note)
+    make_folder(folder)
     write_bytes(folder / "pack.yaml", text.encode("utf-8"))
     pack = load_pack(code, folder)
     print_result(
@@ -105,7 +109,13 @@ def new(
 @click.option("--pack", "folder", type=click.Path(path_type=Path), help="A folder of your own.")
 @click.option("--where", multiple=True, metavar="FIELD=VALUE", help=WHERE_HELP)
 @click.option("--genre", default="", help="Judge by the thresholds of this genre.")
-@click.option("--limit", default=10, show_default=True, help="How many of the worst documents.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many of the worst documents.",
+)
 @global_options
 def check(
     code: str,
@@ -126,7 +136,7 @@ def check(
         raise RecipeError(
             f"The pack {pack.code} has no genre {genre!r}", hint=nearest(genre, pack.genres)
         )
-    found = read_reference(code, inputs, _fields(where), str(folder or ""))
+    found = read_reference(code, inputs, _fields(where), str(folder or ""), _say())
     value = check_pack(found, pack, genre, limit)
     print_result(value, _check_lines(value))
 
@@ -138,6 +148,12 @@ def _fields(where: tuple[str, ...]) -> dict[str, str]:
         if "=" not in entry:
             raise RecipeError(f"Not FIELD=VALUE: {entry!r}", "--where", code="bad-where")
     return {name: value for name, _, value in (entry.partition("=") for entry in where)}
+
+
+def _say() -> Callable[[str], None]:
+    from mutirao.core.progress import Progress
+
+    return Progress(quiet=settings().quiet).say
 
 
 def _pack_json(pack: Pack) -> dict[str, Any]:
@@ -190,7 +206,8 @@ def _check_lines(value: dict[str, Any]) -> list[str]:
         lines.append("  (its evidence is thin: in a run these thresholds drop nothing)")
     for source, row in value["sources"].items():
         rules = ", ".join(f"{k} {v:,}" for k, v in list(row["rules"].items())[:2])
-        lines.append(f"  {source[:30]:<30} {row['kept']:>7.1%} of {row['documents']:>6,}  {rules}")
+        line = f"  {source[:30]:<30} {row['kept']:>7.1%} of {row['documents']:>6,}  {rules}"
+        lines.append(line.rstrip())
     lines += [
         f"  {name:<36} {row['threshold']:<8g} drops {row['documents']:,}, {row['only']:,} alone"
         for name, row in value["rules"].items()

@@ -66,17 +66,15 @@ def check(name: str, overrides: tuple[str, ...]) -> None:
 
     Sources behind a URL are counted and not looked at, so this needs no network.
     """
-    from data_jobs.quality.rules import profiles, rules_with
     from mutirao.core.languages import load_pack, pack_folder
     from mutirao.core.model_size import parameter_count, resolve
     from mutirao.core.recipe_file import load_recipe
-    from mutirao.run.sources import check_licenses, fingerprints, local_part
+    from mutirao.run.check import check_recipe
+    from mutirao.run.sources import fingerprints, local_part
 
     loaded = load_recipe(name, overrides)
     pack = load_pack(loaded.recipe.language, pack_folder(loaded.recipe, loaded.base))
-    check_licenses(loaded.recipe)
-    limits = loaded.recipe.filter
-    profiles(pack, limits.thresholds, rules_with(limits.scores))  # an unknown name stops here
+    check_recipe(loaded.recipe, loaded.base)
     shape = resolve(loaded.recipe.model, loaded.recipe.tokenizer.vocab_size)
     local, remote = local_part(loaded.recipe)
     files = fingerprints(local, loaded.base, None)

@@ -75,8 +75,10 @@ def resume(run: str) -> None:
     from mutirao.core.recipe_file import LoadedRecipe
     from mutirao.core.runs import find_run
     from mutirao.run.execute import Options
+    from mutirao.run.results import refuse_result
 
     found = find_run(settings().workdir, run)
+    refuse_result(settings().workdir, found)
     path = found.directory / "recipe.yaml"
     base = Path(found.record["base"])
     loaded = LoadedRecipe(found.recipe(), path.read_text(encoding="utf-8"), str(path), base)

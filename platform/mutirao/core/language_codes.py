@@ -112,7 +112,8 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _unknown(code: str) -> RecipeError:
-    close = difflib.get_close_matches(code, [*codes().packs, *known_codes()], n=3)
+    names = [*codes().packs, *known_codes()]
+    close = difflib.get_close_matches(code.lower(), names, n=3)
     hint = (
         f"Did you mean {', '.join(close)}?" if close else "Use ISO 639-3 codes such as por or gug."
     )

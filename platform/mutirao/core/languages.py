@@ -16,11 +16,15 @@ from typing import Any
 
 import yaml
 
-from mutirao.core.errors import RecipeError
+from mutirao.core.errors import RecipeError, nearest
 from mutirao.core.files import sha256_hex
 from mutirao.core.language_codes import GENERIC, canonical, known_codes
 from mutirao.core.recipe import Recipe
 
+KEYS = (  # of pack.yaml
+    *("name", "evidence", "note", "stop_words", "thresholds", "genres", "word_characters"),
+    *("confusable", "evaluation", "tokenizer", "figures"),
+)
 EVIDENCE = ("measured", "thin", "none")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, a tenth of the time
 
@@ -88,6 +92,9 @@ def shipped_packs() -> list[Pack]:
 @lru_cache(32)  # a run's plan asks for the pack at every stage
 def _pack(name: str, language: str, data: bytes, cleaning: bytes, own: bool) -> Pack:
     content: dict[str, Any] = yaml.load(data, LOADER)
+    for key in content:
+        if key not in KEYS:
+            raise ValueError(f"there is no field {key!r}. {nearest(str(key), KEYS)}")
     evidence = content["evidence"]
     if evidence not in EVIDENCE:
         raise ValueError(f"evidence is one of {', '.join(EVIDENCE)}, not {evidence!r}")

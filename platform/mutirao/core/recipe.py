@@ -46,7 +46,7 @@ class Source(Section):
     completion_field: Identity[str] = "completion"
     license: Identity[str] = ""  # SPDX id for documents that carry none
     genre: Identity[str] = ""  # a genre of the language pack: its thresholds, where it has some
-    weight: Identity[float] = Field(1.0, ge=0)  # share in the mix, for the plan of the loader
+    weight: Identity[float] = Field(1.0, ge=0)  # recorded with the source: nothing mixes by it yet
 
 
 class Ingest(Section):
@@ -190,7 +190,7 @@ class Recipe(Section):
     format: Execution[int] = FORMAT
     name: Execution[str] = "run"
     language: Identity[str] = "por_Latn"
-    language_pack: Execution[str] = ""  # a folder of your own; its content is hashed
+    language_pack: Identity[str] = ""  # a folder of your own; its content is hashed too
     seed: Identity[int] = 42
     sources: Identity[tuple[Source, ...]] = Field(min_length=1)
     ingest: Identity[Ingest] = Ingest()

@@ -129,7 +129,7 @@ def _explain(
     error: ValidationError, text: str, where: str, overrides: tuple[str, ...]
 ) -> RecipeError:
     """The first mistake as one sentence with its line; the number of the others."""
-    mistakes = error.errors()
+    mistakes = _own(error)
     first = mistakes[0]
     path = [part for part in first["loc"] if not _is_type_tag(part)]
     name = ".".join(str(part) for part in path)
@@ -150,6 +150,18 @@ def _explain(
     line = None if from_set else _line_of(text, path)
     place = f"--set {name}" if from_set else f"{where}, line {line}" if line else where
     return RecipeError(problem, place, hint, "bad-recipe")
+
+
+def _own(error: ValidationError) -> list[Any]:
+    """Without the lists that pydantic calls too short because an item of theirs is wrong."""
+    listed: list[Any] = error.errors()
+    wrong = [one["loc"] for one in listed]
+    return [
+        one
+        for one in listed
+        if one["type"] != "too_short"
+        or not any(loc != one["loc"] and loc[: len(one["loc"])] == one["loc"] for loc in wrong)
+    ]
 
 
 def _is_type_tag(part: Any) -> bool:

@@ -66,8 +66,8 @@ def render(facts: Facts) -> str:
 
 
 def _rules_section(environment: Environment, facts: Facts) -> Markup:
-    """Empty where nothing was dropped."""
-    if not facts.rules.rules:
+    """Empty where nothing was dropped and no pack has judged."""
+    if not facts.rules.rules and not facts.rules.pack:
         return Markup("")
     template = environment.from_string(_shipped("rules.html.j2"))
     language = facts.language.replace("_", "-")

@@ -24,6 +24,16 @@ class Rule:
     words: str = ""
     sources: tuple[SourceShare, ...] = ()  # the hardest hit first
     examples: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()  # of `filter`: 'min_words 20', 'law: min_words 10'
+
+
+@dataclass(frozen=True)
+class WouldDrop:
+    """What a rule of a thin pack would drop, were its thresholds measured."""
+
+    reason: str
+    documents: int
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,3 +41,6 @@ class Rules:
     documents_in: int = 0
     rules: tuple[Rule, ...] = ()  # most documents first
     sources: tuple[SourceShare, ...] = ()  # the lowest keep-rate first
+    pack: str = ""  # the language pack that judged, '' before `filter` has run
+    evidence: str = ""  # measured | thin | none
+    would_drop: tuple[WouldDrop, ...] = ()  # most documents first

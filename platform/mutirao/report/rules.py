@@ -15,7 +15,7 @@ from mutirao.core.errors import UserError
 from mutirao.core.manifest import Manifest
 from mutirao.report.facts import Drop
 from mutirao.report.masking import mask
-from mutirao.report.rule_facts import Rule, Rules, SourceShare
+from mutirao.report.rule_facts import Rule, Rules, SourceShare, WouldDrop
 
 EXAMPLES, EXAMPLE, EXAMPLE_SHARDS = 2, 160, 8
 SHOWN = 10  # rows of a table that stand open; the rest is folded
@@ -39,13 +39,14 @@ WORDS = {  # the rules of `filter` bring their own (data_jobs/quality/rules.py)
 
 
 def gather_rules(manifests: dict[str, Manifest], drops: tuple[Drop, ...]) -> Rules:
-    """All rules that dropped something. Raises nothing: examples that cannot be read are left
-    out."""
+    """All rules that dropped something, and what a thin pack would drop. Raises nothing: examples
+    that cannot be read are left out."""
     info = manifests["split"].content.get("info", {}) if "split" in manifests else {}
     per_source = info.get("dropped_per_source", {})
     sizes = _sizes(info, per_source)
     examples = _examples(manifests)
     words = _words()
+    judged = manifests["filter"].content.get("info", {}) if "filter" in manifests else {}
     rules = [
         Rule(
             drop.stage,
@@ -54,6 +55,7 @@ def gather_rules(manifests: dict[str, Manifest], drops: tuple[Drop, ...]) -> Rul
             words.get(f"{drop.stage}.{drop.reason}") or WORDS.get(drop.reason, ""),
             _hardest_hit(f"{drop.stage}.{drop.reason}", per_source, sizes),
             tuple(examples.get((drop.stage, drop.reason), ())),
+            _thresholds(drop.reason, judged) if drop.stage == "filter" else (),
         )
         for drop in drops
     ]
@@ -63,7 +65,30 @@ def gather_rules(manifests: dict[str, Manifest], drops: tuple[Drop, ...]) -> Rul
         manifests["clean"].counts.get("documents_in", 0) if "clean" in manifests else 0,
         tuple(sorted(rules, key=lambda rule: (-rule.documents, rule.stage, rule.reason))),
         tuple(sorted(sources, key=lambda row: (row.kept_share, row.name))),
+        judged.get("pack", ""),
+        judged.get("evidence", ""),
+        _would_drop(judged.get("would_drop", {}), words),
     )
+
+
+def _would_drop(counts: Mapping[str, int], words: Mapping[str, str]) -> tuple[WouldDrop, ...]:
+    found = [WouldDrop(name, n, words.get(f"filter.{name}", "")) for name, n in counts.items()]
+    return tuple(sorted(found, key=lambda row: (-row.documents, row.reason)))
+
+
+def _thresholds(reason: str, judged: Mapping[str, Any]) -> tuple[str, ...]:
+    """The thresholds behind a reason of `filter`, then those of a source's genre that differ."""
+    from data_jobs.quality.rules import RULES
+
+    names = [rule.threshold for rule in RULES if rule.reason == reason]
+    general = judged.get("thresholds", {})
+    found = [f"{name} {general[name]:g}" for name in names if name in general]
+    for genre, limits in judged.get("genres", {}).items():
+        for name in names:
+            if limits.get(name) != general.get(name):
+                said = f"{limits[name]:g}" if name in limits else "off"
+                found.append(f"{genre}: {name} {said}")
+    return tuple(found)
 
 
 def _sizes(info: Mapping[str, Any], per_source: Mapping[str, Any]) -> dict[str, int]:

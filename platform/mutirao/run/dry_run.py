@@ -11,8 +11,9 @@ from mutirao.core.errors import EnvironmentProblem, RecipeError
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import load_run, nearest_relative, run_id
 from mutirao.core.workdir import Workdir
+from mutirao.run.check import check_recipe
 from mutirao.run.plan import make_plan
-from mutirao.run.sources import check_licenses, fingerprints
+from mutirao.run.sources import fingerprints
 from train_jobs.launch import dry_run as training_needs
 
 
@@ -20,7 +21,7 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
     """The plan as JSON and as lines of at most 79 columns."""
     recipe = loaded.recipe
     problem = ""
-    check_licenses(recipe)
+    check_recipe(recipe, loaded.base)
     try:
         sources = fingerprints(recipe, loaded.base, workdir.cache)
     except (RecipeError, EnvironmentProblem) as error:

@@ -28,6 +28,7 @@ from mutirao.core.runs import Run, nearest_relative, open_run, run_id
 from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
 from mutirao.core.takedown import wait_for_takedown
 from mutirao.core.workdir import Workdir
+from mutirao.run.check import check_recipe
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.provenance import hardware, versions
 from mutirao.run.session import prepare_environment, ray_session
@@ -78,6 +79,7 @@ def execute(
     given: results in this store that stand for their stages, whatever their key.
     """
     _check_stage_names(options)
+    check_recipe(loaded.recipe, loaded.base, _asked_for(options))
     hub = any("hf://" in str(source.path) for source in loaded.recipe.sources)
     prepare_environment(loaded.recipe.ray.address, hub)
     if sources is None:
@@ -302,6 +304,12 @@ def _check_stage_names(options: Options) -> None:
             raise RecipeError(
                 f"{flag} {name}: there is no such stage", hint=f"Stages: {', '.join(STAGE_NAMES)}."
             )
+
+
+def _asked_for(options: Options) -> tuple[str, ...]:
+    """The stages that this command can come to."""
+    last = STAGE_NAMES.index(options.until) + 1 if options.until else len(STAGE_NAMES)
+    return tuple(s for s in STAGE_NAMES[:last] if not options.stages or s in options.stages)
 
 
 def _must_not_precede(stage: Stage, options: Options) -> None:

@@ -175,6 +175,7 @@ def _receipt(workdir: Workdir, plan: Plan, reason: str, dry_run: bool = False) -
         "reason": reason,
         "dry_run": dry_run,
         "documents": plan.documents,
+        "unmatched": plan.unmatched,
         "copies": plan.copies,
         "near_duplicates": plan.near,
         "rewritten": rewritten,
@@ -212,10 +213,10 @@ def _nothing_found(workdir: Workdir) -> RecipeError:
 
 
 def read_wanted(ids: tuple[str, ...], urls: tuple[str, ...], files: tuple[Path, ...]) -> Wanted:
-    """From the options; a line of a file is an id, a URL, or a line of the document's text.
+    """From the options; a line of a file is an id, a URL, or a line of the document's text. One of
+    less than SHORTEST_LINE characters could take down much of a corpus: it is an id at most.
 
-    Raises RecipeError for a file that cannot be read, and for lines of text that are so short that
-    they could take down much of a corpus.
+    Raises RecipeError for a file that cannot be read.
     """
     from mutirao.core.takedown import normalized
 
@@ -234,7 +235,7 @@ def read_wanted(ids: tuple[str, ...], urls: tuple[str, ...], files: tuple[Path, 
             if len(normalized(line)) >= SHORTEST_LINE and "://" not in line:
                 lines.add(normalized(line))
     return Wanted(
-        frozenset(w.lower() if len(w) == 32 else w for w in words - {""}),
+        frozenset(words | {w.lower() for w in words if len(w) == 32}) - {""},
         frozenset(places - {""}),
         frozenset(lines),
     )

@@ -17,6 +17,7 @@ from data_jobs.results.forgotten import (
     Place,
     Traces,
     Wanted,
+    answers_of,
     by_shard,
     documents,
     equal_texts,
@@ -29,6 +30,7 @@ from mutirao.core.files import read_json
 from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.schemas import read_ipc
 from mutirao.core.stages import STAGE_NAMES
+from mutirao.core.takedown import normalized
 from mutirao.core.workdir import Workdir
 
 Action = dict[str, Any]
@@ -41,6 +43,7 @@ class Plan:
     list, by kind; never written as it is."""
 
     documents: int = 0  # that were asked for
+    unmatched: int = 0  # ids, URLs and lines that no document answers to
     copies: int = 0  # equal texts, other results' copies, and near-duplicates where asked for
     near: list[str] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
@@ -59,19 +62,23 @@ def make_plan(workdir: Workdir, wanted: Wanted, near: bool) -> Plan:
     plan, traces = Plan(documents=asked), Traces()
     traces.needles |= wanted.urls
     plan.listed = {"id": set(), "text": set(), "url": set(wanted.urls), "name": set()}
-    ids = set()
+    ids: set[str] = set()
+    answers: set[str] = set()
     for clean in store["clean"]:
         for _, document in documents(clean, found[clean.directory]):
             traces.add(document)
             ids.add(document["id"].hex())
+            answers |= answers_of(document, wanted)
             _list(plan, document, wanted)
     plan.copies = max(0, len(ids) - asked)
     for clean in store["clean"]:
         places = found[clean.directory]
         plan.near += _near(store, clean, places)
         plan.actions += _rows_of(clean, "text-", "text", places)
-        plan.actions += _rejects(clean, traces, ids, plan)
+        plan.actions += _rejects(clean, traces, ids, wanted, plan)
         plan.actions += _made_from(store, clean, places, traces)
+    asked_for = {normalized(one) for one in wanted.words | wanted.urls}
+    plan.unmatched = len(asked_for - answers - plan.listed["id"])
     plan.near = sorted(set(plan.near) - ids)
     plan.actions += list(_text_files(workdir, traces))
     return plan
@@ -149,15 +156,20 @@ def _near(store: dict[str, list[Manifest]], clean: Manifest, places: set[Place])
     return [document["id"].hex() for _, document in documents(clean, found)]
 
 
-def _rejects(clean: Manifest, traces: Traces, ids: set[str], plan: Plan) -> list[Action]:
-    """Snippets of rejected lines that hold a forgotten text; their ids join the list."""
+def _rejects(
+    clean: Manifest, traces: Traces, ids: set[str], wanted: Wanted, plan: Plan
+) -> list[Action]:
+    """Snippets of rejected lines that hold a forgotten text or were asked for; their ids join the
+    list."""
     actions = []
     for name, path in _parts(clean, "rejects-"):
         rows = []
         for number, row in enumerate(read_ipc(path, "reject").to_pylist()):
             known = document_id(row["source"], row["file"], row["position"]).hex()
-            if row["snippet"] and (known in ids or traces.holds_text(row["snippet"])):
+            asked = known in wanted.words or wanted.names_line_of(row["snippet"])
+            if row["snippet"] and (asked or known in ids or traces.holds_text(row["snippet"])):
                 rows.append(number)
+                plan.documents += asked and known not in ids | plan.listed["id"]
                 plan.listed["id"].add(known)
         if rows:
             actions.append(_action(clean, name, do="rows", kind="reject", rows=rows))

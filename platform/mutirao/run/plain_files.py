@@ -28,6 +28,7 @@ from mutirao.core.runs import RECORD, load_run, run_id
 from mutirao.core.stages import STAGE_NAMES
 from mutirao.core.takedown import FOLDER as TAKEDOWN
 from mutirao.core.workdir import Workdir
+from mutirao.run.check import check_recipe
 from mutirao.run.results import FORMAT, RESULT, Result, open_folder, read_record
 from mutirao.run.sources import fingerprints
 
@@ -81,6 +82,7 @@ def prepare(
         known = output / "cache" if (output / RESULT).is_file() else None
         sources = fingerprints(loaded.recipe, loaded.base, known)
     stages = tuple(name for name in STAGE_NAMES if name in made)
+    check_recipe(loaded.recipe, loaded.base, stages)
     identifier = run_id(loaded.recipe, [entry["sha256"] for entry in sources])
     task = Task(command, loaded, Workdir(output.absolute()), stages, sources, identifier, earlier)
     _check_same(task)
@@ -140,12 +142,14 @@ def run_task(task: Task, progress: Progress, use_ray: bool | None = None) -> Res
 
 
 def finished(task: Task) -> Result | None:
-    """The result if an earlier call has finished it and all its files are still there."""
+    """The result if an earlier call has finished it and its files are still there."""
     if not (task.workdir.root / RESULT).is_file():
         return None
     found = open_folder(task.workdir.root)
-    whole = found.record["done"] and set(task.stages) <= set(found.manifests)
-    return found if whole else None
+    if not found.record["done"] or not set(task.stages) <= set(found.manifests):
+        return None
+    files = [path for manifest in found.manifests.values() for path in manifest.paths()]
+    return found if all(path.exists() for path in files) else None
 
 
 def check_output(output: Path) -> None:

@@ -68,6 +68,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def refuse_result(workdir: Workdir, run: Run) -> None:
+    """Raises RecipeError where the run belongs to a `mutirao data` command: its recipe would go on
+    to train a model."""
+    if not (workdir.root / RESULT).is_file():
+        return
+    record = read_record(workdir.root)
+    if record["run"] == run.id:
+        again = f"mutirao data {record['command']} INPUT... --output {workdir.root}"
+        raise RecipeError(
+            f"{run.id} is the result of `mutirao data {record['command']}`, not a run of a recipe",
+            str(workdir.root),
+            f"Give the command that made it again; it goes on where it stopped: {again}",
+            "not-a-run",
+        )
+
+
 def _run(workdir: Workdir, word: str) -> Run:
     """A run; a word that looks like a folder gets a sentence about folders."""
     if os.sep in word and not Path(word).is_dir():

@@ -79,7 +79,7 @@ def run_summary(run: Run, stages: bool = True) -> list[str]:
     head = f"Run {run.id}: {status_word(run)}"
     lines = [head + (f" ({run.record['reason']})" if run.record["reason"] else "")]
     if stages:
-        lines += [f"  {stage_line(name, manifest)}" for name, manifest in found.items()]
+        lines += [stage_line(name, manifest) for name, manifest in found.items()]
     result = evaluation(found)
     if result:
         lines.append(

@@ -1,5 +1,4 @@
-"""Fingerprints of a recipe's sources, for its run id and the key of `ingest`; and a check of what
-can be checked without reading them."""
+"""Fingerprints of a recipe's sources, for its run id and the key of `ingest`."""
 
 from __future__ import annotations
 
@@ -12,12 +11,10 @@ from mutirao.core.recipe import Recipe, Source
 def fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[str, Any]]:
     """One entry a file: source, file, format, bytes, sha256 (and path, which is never hashed).
 
-    Raises RecipeError where a source is not there or an allowed licence is no SPDX id (the filter
-    would say so hours later). Hashes are cached by path, size and time.
+    Raises RecipeError where a source is not there. Hashes are cached by path, size and time.
     """
     from data_jobs.read.sources import source_fingerprints
 
-    check_licenses(recipe)
     return source_fingerprints(recipe, base, cache)
 
 
@@ -37,10 +34,3 @@ def _urls(source: Source) -> list[str]:
 
     paths = [source.path] if isinstance(source.path, str) else source.path
     return [path for path in paths if not path.startswith(SAMPLE) and is_url(path)]
-
-
-def check_licenses(recipe: Recipe) -> None:
-    """Raises RecipeError for an allowed licence that is no SPDX id."""
-    from data_jobs.quality.licenses import policy
-
-    policy(recipe.filter.allowed_licenses)

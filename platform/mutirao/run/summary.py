@@ -60,8 +60,15 @@ def _export(counts: dict[str, Any], info: dict[str, Any]) -> str:
     return f"{info['parameters']:,} parameters, {info['dtype']}"
 
 
+def _ingest(counts: dict[str, Any], info: dict[str, Any]) -> str:
+    skipped = sum(counts.get("skipped_files", {}).values())
+    beside = f", {skipped:,} of other kinds not read" if skipped else ""
+    files = "1 file" if counts["files"] == 1 else f"{counts['files']:,} files"
+    return f"{files}, {counts['bytes'] / 1e6:.1f} MB{beside}"
+
+
 WORDS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
-    "ingest": lambda c, i: f"{c['files']:,} files, {c['bytes'] / 1e6:.1f} MB",
+    "ingest": _ingest,
     "clean": _clean,
     "exact": _dropped,
     "langid": _dropped,
