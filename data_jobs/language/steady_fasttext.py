@@ -15,7 +15,8 @@ M_MMAP_THRESHOLD, MAPPED_BYTES = -3, 1 << 20  # mallopt(3) of glibc; fixed, it n
 
 
 def train_supervised(text: str, seed: int, **settings: Any) -> Any:
-    """The trained model; `text` is a file in fastText's format. One thread."""
+    """The trained model; `text` is a file in fastText's format. One thread. Steady where the input
+    matrix, (words + `bucket`) x `dim` x 4 bytes, is larger than MAPPED_BYTES."""
     import fasttext
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

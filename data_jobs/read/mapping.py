@@ -36,14 +36,20 @@ def to_document(
         messages = found
     else:
         text = take(fields, options.text_field)
-        if text is MISSING:
-            return Reject(position, offset, size, "missing-field", present(record))
         if not isinstance(text, str):
-            return Reject(position, offset, size, "not-text", _shown(text))
+            reason, snippet = _no_text(text, record)
+            return Reject(position, offset, size, reason, snippet)
     name = _plain(take(fields, options.id_field))
     url = _plain(take(fields, options.url_field))
     license = _plain(take(fields, options.license_field))
     return Document(position, offset, size, text, name, url, license, fields, messages)
+
+
+def _no_text(value: Any, record: Fields) -> tuple[str, str]:
+    """(reason, snippet)"""
+    if value is MISSING:
+        return "missing-field", present(record)
+    return "not-text", _shown(value)
 
 
 def present(record: Fields) -> str:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from data_jobs.read.documents import Piece, ReadOptions
 from data_jobs.read.places import Place
+from data_jobs.read.read_csv import borders as csv_borders
 from data_jobs.read.read_tables import ARROW_FILE, BROKEN, counted, first_columns
 from data_jobs.read.read_text import LONGEST, stretches
 from data_jobs.read.streams import BLOCK, is_plain
@@ -112,12 +113,6 @@ def arrow_borders(place: Place, size: int, every: int) -> Iterator[Border]:
             rows += counted(reader.get_batch(batch))
     except BROKEN:
         return
-
-
-def csv_borders(piece: Piece, options: ReadOptions, every: int) -> Iterator[tuple[int, int]]:
-    from data_jobs.read.read_csv import borders
-
-    return borders(piece, options, every)
 
 
 def wikipedia_borders(piece: Piece, options: ReadOptions, every: int) -> Iterator[tuple[int, int]]:

@@ -56,7 +56,7 @@ def read_arrow(piece: Piece, options: ReadOptions) -> Found:
             else:
                 lost = max(batch.get_total_buffer_size(), 1)  # `nbytes` would trust the offsets
                 yield _broken(piece, error, position, lost, "unreadable")
-            position += counted(batch)
+            position += max(counted(batch), error is not None)
     except BROKEN as error:
         yield _broken(piece, error, position, max(size, 1), "truncated")
 
@@ -129,7 +129,7 @@ def _first_column(source: pa.NativeFile, index: int) -> pa.RecordBatch:
 
 def counted(batch: pa.RecordBatch) -> int:
     """Positions that a batch takes: its rows, where their number may be true."""
-    return batch.num_rows if 0 < batch.num_rows < MOST_ROWS else 1
+    return batch.num_rows if 0 <= batch.num_rows < MOST_ROWS else 1
 
 
 def _unsound(batch: pa.RecordBatch) -> Exception | None:

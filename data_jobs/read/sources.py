@@ -1,4 +1,4 @@
-"""From the sources of a recipe to a sorted list of files with their fingerprints.
+"""From the sources of a recipe to a sorted list of files.
 
 In: `recipe.sources` (a file, a folder, a glob, a list of them, here or behind `s3://`, `gs://`,
 `hf://datasets/...`; or `sample://PATTERN`) and the folder that relative paths start at. Out: one
@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
-import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from data_jobs.read.datasets_folder import rows_only
 from data_jobs.read.places import Place, said_of
 from data_jobs.read.stores import found_at, is_url
 from mutirao.core.errors import RecipeError
-from mutirao.core.files import CHUNK, write_json
 from mutirao.core.recipe import Recipe, Source
 
 SAMPLE = "sample://"
-THREADS = 8  # files hashed at once: hashing leaves the interpreter free, and stores answer slowly
 COMPRESSED = (".gz", ".zst", ".bz2")
 FORMATS = {
     ".jsonl": "jsonl",
@@ -77,67 +71,6 @@ def resolve(recipe: Recipe, base: Path) -> tuple[list[SourceFile], dict[str, int
     return files, skipped
 
 
-def source_fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[str, Any]]:
-    """[{source, file, format, bytes, sha256, path}], a file each; `path` must not be hashed.
-
-    With `cache` (a folder) a file is read again only if its size or time of change differs.
-    """
-    files, _ = resolve(recipe, base)
-    store = _Cache(cache)
-    with ThreadPoolExecutor(THREADS) as pool:
-        entries = list(pool.map(lambda item: fingerprint(item, store), files))
-    store.save()
-    return entries
-
-
-def fingerprint(item: SourceFile, cache: _Cache | None = None) -> dict[str, Any]:
-    """Raises RecipeError if the file cannot be read, UserError of a store."""
-    try:
-        size, mark = item.place.status()
-        stamp = f"{item.place.url}|{size}|{mark}"
-        known = cache.entries.get(stamp) if cache else None
-        digest = known or sha256_of(item.place)
-    except OSError as error:
-        raise unreadable(item.source, item.place.url, error) from error
-    if cache is not None:
-        cache.entries[stamp] = digest
-    return {
-        "source": item.source,
-        "file": item.file,
-        "format": item.format,
-        "bytes": size,
-        "sha256": digest,
-        "path": item.place.url,
-    }
-
-
-def sha256_of(place: Place) -> str:
-    """Read in chunks of 1 MiB; about 1.3 GB/s a core where the file is in memory."""
-    digest = hashlib.sha256()
-    with place.open() as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-class _Cache:
-    """{path|size|mark: sha256} in `fingerprints.json` of the cache folder."""
-
-    def __init__(self, folder: Path | None):
-        self.path = folder / "fingerprints.json" if folder else None
-        self.entries: dict[str, str] = {}
-        try:
-            if self.path:
-                self.entries = dict(json.loads(self.path.read_bytes()))
-        except (OSError, ValueError):
-            pass
-        self._before = dict(self.entries)
-
-    def save(self) -> None:
-        if self.path and self.entries != self._before:
-            write_json(self.path, self.entries)
-
-
 def file_format(name: str) -> str | None:
     """The format by suffix, or None: 'a.jsonl.gz' -> 'jsonl'."""
     lowered = name.lower()
@@ -151,7 +84,8 @@ def file_format(name: str) -> str | None:
 
 def _files_of(source: Source, base: Path, label: str) -> tuple[list[SourceFile], int]:
     patterns = (source.path,) if isinstance(source.path, str) else source.path
-    files, skipped = [], 0
+    files: list[SourceFile] = []
+    skipped = 0
     for pattern in patterns:
         before = len(files)
         for root, url, chosen in _expand(pattern, base, label):

@@ -485,3 +485,29 @@ def test_offsets_that_lead_nowhere_cost_their_batch_alone(stages, helpers, tmp_p
     done = stages({"a.arrow": bytes(data)}, ingest=ALL, until="clean")
     assert texts(done) == [*rows[:10], *rows[20:]]
     assert [(r["reason"], r["position"]) for r in rejects(done)] == [("unreadable", 10)]
+
+
+def test_a_batch_without_rows_takes_no_position(stages, helpers, tmp_path):
+    import pyarrow as pa
+
+    schema = pa.schema([("text", pa.string())])
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), schema) as writer:
+        for rows in (["a" * 40], [], ["b" * 40]):
+            writer.write_batch(pa.record_batch({"text": rows}, schema=schema))
+    done = stages(sources=[{"path": "a.arrow"}], until="clean")
+    (path,) = done["clean"].paths("text-")
+    assert read_ipc(path, "text").column("position").to_pylist() == [0, 1]
+
+
+def test_a_damaged_zstd_keeps_what_stands_before_the_damage(tmp_path):
+    import pyarrow as pa
+
+    from data_jobs.read.documents import Piece, ReadOptions
+    from data_jobs.read.places import Place
+    from data_jobs.read.readers import read
+
+    lines = b"".join(b'{"text": "%d"}\n' % k**9 for k in range(20_000))
+    data = pa.Codec("zstd").compress(lines, asbytes=True) + b"no frame"
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    *kept, last = read(Piece(Place(str(tmp_path / "a.jsonl.zst")), "jsonl"), ReadOptions())
+    assert last.reason == "unreadable" and len(kept) > 19_000

@@ -96,7 +96,9 @@ def test_scores_are_stored_drop_by_their_threshold_and_leave_the_measures_alone(
 def test_a_model_of_other_labels_is_refused_as_a_score(tmp_path):
     lines = [f"__label__{label} {RUDE}" for label in ("pt", "es", "0")]
     (tmp_path / "t.txt").write_text("\n".join(lines * 20) + "\n")
-    model = train_supervised(str(tmp_path / "t.txt"), 1, dim=4, epoch=1)
+    model = train_supervised(
+        str(tmp_path / "t.txt"), 1, dim=4, epoch=1, minn=2, maxn=3, bucket=100_000
+    )
     model.save_model(str(tmp_path / "lid.bin"))
     with pytest.raises(RecipeError, match="needs two labels, __label__0 and __label__1"):
         load_model(str(tmp_path / "lid.bin"))

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from data_jobs.exact import normalized
-from data_jobs.read.sources import file_format, source_fingerprints
+from data_jobs.read.fingerprints import source_fingerprints
+from data_jobs.read.sources import file_format
 from data_jobs.split import heldout_rule
 from data_jobs.survivors import ALL_PAIRS
 from data_jobs.tokenizer import train_bpe
@@ -49,7 +50,7 @@ def test_a_known_fingerprint_is_not_read_again(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("texto")
     recipe = Recipe(sources=[{"path": "a.txt"}])
     first = source_fingerprints(recipe, tmp_path, tmp_path / "cache")
-    monkeypatch.setattr("data_jobs.read.sources.sha256_of", lambda path: 1 / 0)
+    monkeypatch.setattr("data_jobs.read.fingerprints.sha256_of", lambda path: 1 / 0)
     assert source_fingerprints(recipe, tmp_path, tmp_path / "cache") == first
     (tmp_path / "a.txt").write_text("outro texto")
     with pytest.raises(ZeroDivisionError):

@@ -73,6 +73,12 @@ def test_a_bucket_is_read_as_a_folder_is(stages, helpers, bucket, tmp_path):
     assert found[f"s3://{BUCKET}"]["clean"].content == found[str(tmp_path)]["clean"].content
 
 
+def test_hidden_folders_of_a_bucket_are_left_out(bucket):
+    for name in ("seen/.git/a.txt", "seen/b.txt", "seen/.c.txt"):
+        bucket(name, b"x")
+    assert stores.found_at(f"s3://{BUCKET}/seen")[1] == [f"s3://{BUCKET}/seen/b.txt"]
+
+
 def test_a_run_reads_a_bucket(helpers, bucket, tmp_path):
     from mutirao.core.progress import Progress
     from mutirao.core.recipe_file import load_recipe

@@ -13,7 +13,7 @@ def fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[st
 
     Raises RecipeError where a source is not there. Hashes are cached by path, size and time.
     """
-    from data_jobs.read.sources import source_fingerprints
+    from data_jobs.read.fingerprints import source_fingerprints
 
     return source_fingerprints(recipe, base, cache)
 
