@@ -289,7 +289,7 @@ def test_wrong_input_gets_one_sentence_and_exit_2(words, sentence, place, call):
 
 def test_a_result_folder_is_a_workdir_from_which_documents_are_forgotten(place, call):
     done = call("data", "forget", "--workdir", "cleaned", "--url", "https://a.example/doc-4")
-    assert done.code == 0 and "forgot 1 documents" in done.out
+    assert done.code == 0 and "forgot 1 document," in done.out
     assert max(map(len, done.out.splitlines())) <= 80
     assert len(rows(call("data", "show", "cleaned", "--json"))) == 10
     assert call("store", "verify", "--workdir", "cleaned").code == 0
@@ -302,8 +302,8 @@ def test_a_rejected_line_is_forgotten_by_its_id(place, call):
     assert reject["drop_reason"] == "invalid-json" and "quebrado" in reject["text"]
     words = ["data", "forget", "--workdir", "cleaned", "--id", reject["id"], "--id", "nobody-7"]
     done = call(*words)
-    assert done.code == 0 and "forgot 1 documents" in done.out
-    assert "Of what was asked for, 1 match no document" in done.out
+    assert done.code == 0 and "forgot 1 document," in done.out
+    assert "Of what was asked for, 1 found no document" in done.out
     files = [path for path in (place / "cleaned").rglob("*") if path.is_file()]
     assert not [path for path in files if b"quebrado" in path.read_bytes()]
 

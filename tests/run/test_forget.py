@@ -273,6 +273,8 @@ def test_what_is_not_there_is_said_and_changes_nothing(workdir, tmp_path):
     before = holders(workdir.root, ["Maria Joaquina"])
     with pytest.raises(RecipeError, match="No such document"):
         take_down(workdir, ids=("nobody",))
+    with pytest.raises(RecipeError, match="No such document"):
+        forget(workdir, read_wanted(("nobody",), (), ()), False, "", True, print)
     with pytest.raises(RecipeError, match="Forget which"):
         take_down(workdir)
     with pytest.raises(RecipeError, match="Cannot read the file"):

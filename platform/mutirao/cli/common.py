@@ -74,6 +74,11 @@ def print_result(value: Any, lines: list[str]) -> None:
             click.echo(line)
 
 
+def amount(count: int, noun: str) -> str:
+    """'1 file', '2,000 files'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def run_guarded(command: Callable[[], Any]) -> int:
     """Run the command line; every known problem becomes one sentence and its exit code."""
     debug = "--debug" in sys.argv

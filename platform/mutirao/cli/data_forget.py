@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mutirao.cli.common import global_options, print_result, settings
+from mutirao.cli.common import amount, global_options, print_result, settings
 
 
 @click.command()
@@ -53,17 +53,21 @@ def forget(
 
 def _lines(receipt: dict[str, Any]) -> list[str]:
     verb = "Would forget" if receipt["dry_run"] else f"{receipt['time']}: forgot"
-    lines = [f"{verb} {receipt['documents']:,} documents and {receipt['copies']:,} copies of them"]
+    copies = "1 copy" if receipt["copies"] == 1 else f"{receipt['copies']:,} copies"
+    lines = [f"{verb} {amount(receipt['documents'], 'document')}, and {copies} of the same text"]
     if receipt["unmatched"]:
-        lines.append(f"Of what was asked for, {receipt['unmatched']:,} match no document")
+        lines.append(f"Of what was asked for, {receipt['unmatched']:,} found no document")
     counted: dict[str, list[int]] = {}
     for row in receipt["rewritten"]:
         counted.setdefault(f"{row['stage']}/{row['key']}", []).append(row["places"])
     lines += [
-        f"  {name:<36} {sum(places):>8,} places in {len(places):,} files"
+        f"  {name:<36} {amount(sum(places), 'place'):>12} in {amount(len(places), 'file')}"
         for name, places in counted.items()
     ]
-    lines += [f"  {row['file'][-60:]:<60} {row['places']} places" for row in receipt["text_files"]]
+    lines += [
+        f"  {row['file'][-60:]:<60} {amount(row['places'], 'place')}"
+        for row in receipt["text_files"]
+    ]
     if receipt["near_duplicates"]:
         lines.append(f"Near-duplicates that stay (--near takes them): {_some(receipt)}")
     lines += [_trained(row) for row in receipt["trained"]]

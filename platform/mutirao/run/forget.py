@@ -58,7 +58,10 @@ def forget(
     if not workdir.store.is_dir():
         raise RecipeError("The workdir holds no results", str(workdir.root), code="nothing-found")
     if dry_run:
-        return _receipt(workdir, make_plan(workdir, wanted, near), reason, dry_run=True)
+        plan = make_plan(workdir, wanted, near)
+        if not plan.actions and not plan.documents:
+            raise _nothing_found(workdir)
+        return _receipt(workdir, plan, reason, dry_run=True)
     with Lease(workdir.root / FOLDER / LEASE, "mutirao data forget").hold(
         lambda who: say(f"Another takedown is at work; waiting for {who}")
     ):
@@ -205,7 +208,7 @@ def _write_report(workdir: Workdir, run_id: str) -> None:
 
 def _nothing_found(workdir: Workdir) -> RecipeError:
     return RecipeError(
-        "No such document",
+        "No such document, or it was taken down already",
         str(workdir.root),
         "Give a whole id (32 digits, `mutirao data show --json`), a URL, or lines of its text.",
         "nothing-found",
