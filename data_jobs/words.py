@@ -174,4 +174,31 @@ def document_shingles(data, offsets, row, n, kinds, lower):
         return np.empty(0, np.uint64)
     out = np.empty(count - n + 1, np.uint64)
     shingle_hashes(words, count, n, out)
-    return np.unique(out)
+    return sorted_distinct(out)
+
+
+@numba.njit(cache=True, nogil=True)
+def sorted_distinct(values):
+    """The distinct values (uint64) in rising order; `values` is overwritten.
+
+    By bytes from the lowest up. np.unique gives the same and takes 5 s to compile, which each new
+    worker of a submitted job would wait for.
+    """
+    other = np.empty_like(values)
+    for shift in range(0, 64, 8):
+        ends = np.zeros(257, np.int64)
+        for k in range(values.shape[0]):
+            ends[((values[k] >> np.uint64(shift)) & np.uint64(255)) + np.uint64(1)] += 1
+        for digit in range(256):
+            ends[digit + 1] += ends[digit]
+        for k in range(values.shape[0]):
+            digit = (values[k] >> np.uint64(shift)) & np.uint64(255)
+            other[ends[digit]] = values[k]
+            ends[digit] += 1
+        values, other = other, values
+    count = 0
+    for k in range(values.shape[0]):
+        if k == 0 or values[k] != values[count - 1]:
+            values[count] = values[k]
+            count += 1
+    return values[:count]

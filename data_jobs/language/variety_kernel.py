@@ -85,9 +85,9 @@ def feature_lists(data, offsets, kinds, lower):
                 word = mix(h) | np.uint64(1)
                 if plain:
                     feature_slots(word, before, trigram(a, b, c), slots)
-                    rows[count : count + 3] = row
-                    places[count : count + 3] = slots
-                    count += 3
+                    for slot in slots:  # an assigned slice takes seconds to compile
+                        rows[count], places[count] = row, slot
+                        count += 1
                 before = word
                 h = a = b = c = np.uint64(0)
                 length, plain = 0, True

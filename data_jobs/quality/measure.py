@@ -67,7 +67,8 @@ def measure_batch(data, offsets, table, stops, marked, found):
     seen_stops = np.zeros(stops.shape[0], np.int64)
     out = np.zeros(found.shape[0])
     for row in range(rows):
-        out[:] = 0
+        for k in range(out.shape[0]):  # here and below: an assigned slice takes seconds to compile
+            out[k] = 0
         count, line_count, paragraphs = text_pass(
             data, offsets[row], offsets[row + 1], table, stops, seen_stops, row, marked,
             words, lengths, lines, line_lengths, out,
@@ -79,7 +80,8 @@ def measure_batch(data, offsets, table, stops, marked, found):
             lines[1], line_lengths[1], paragraphs, keys
         )
         ngrams_pass(words, lengths, count, keys, times, ends, at, grams, places, out)
-        found[:, row] = out
+        for k in range(out.shape[0]):
+            found[k, row] = out[k]
 
 
 @cache

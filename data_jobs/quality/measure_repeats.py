@@ -91,5 +91,6 @@ def cleared(keys, entries):
     size = 16
     while size < entries * 2:
         size *= 2
-    keys[:size] = 0
+    for k in range(size):  # an assigned slice takes a second to compile
+        keys[k] = 0
     return size
