@@ -244,8 +244,8 @@ def workdir(tmp_path):
     return tmp_path / "work"
 
 
-def submit_tiny(head, workdir):
-    command = [sys.executable, "-m", "mutirao.cli.main", "submit", str(TINY), "--address", head]
+def submit(recipe, head, workdir):
+    command = [sys.executable, "-m", "mutirao.cli.main", "submit", str(recipe), "--address", head]
     command += ["--workdir", str(workdir), "--follow"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment["RAY_ADDRESS"] = "http://127.0.0.1:9"  # must not win over --address
@@ -254,14 +254,27 @@ def submit_tiny(head, workdir):
     )
 
 
+def test_a_recipe_runs_on_the_head_and_its_exit_code_comes_back(head, workdir, tmp_path):
+    """By the interpreter that has Ray, as far as a damaged source lets it."""
+    (tmp_path / "text.jsonl").write_text('{"text": "Um texto."}\n{"text": \n')
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("format: 1\nname: bad\nsources:\n  - path: text.jsonl\n")
+    done = submit(recipe, head, workdir)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "invalid-json" in done.stdout + done.stderr
+    [run] = (workdir / "runs").iterdir()
+    assert json.loads((run / "run.json").read_text())["stages"]["ingest"]["status"] == "done"
+
+
+@pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_recipe_is_run_on_the_head_by_the_interpreter_that_has_ray(head, workdir):
-    first = submit_tiny(head, workdir)
+def test_a_recipe_is_run_on_the_head_to_its_end(head, workdir):
+    first = submit(TINY, head, workdir)
     assert first.returncode == 0, first.stdout + first.stderr
     [run] = (workdir / "runs").iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "done"
     job_id = re.search(r"mutirao-[0-9a-f]{12}", first.stderr).group()
-    second = submit_tiny(head, workdir)
+    second = submit(TINY, head, workdir)
     assert second.returncode == 0, second.stdout + second.stderr
     assert f"{job_id}-2" in second.stderr
     assert [folder.name for folder in (workdir / "runs").iterdir()] == [run.name]
