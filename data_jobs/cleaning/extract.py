@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import html as entities
 import re
+from collections import Counter
 
 import numba
 import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
+from data_jobs.cleaning.repair import paired_surrogates
 from mutirao.core.errors import EnvironmentProblem
 
 MAX_PAGE = (
@@ -61,7 +63,9 @@ def fragment_text(html: str) -> str:
 
 def _bytes(html: str | bytes) -> bytes:
     if isinstance(html, str):
-        html = printable(html[:MAX_PAGE]).encode()
+        html = paired_surrogates(
+            html[:MAX_PAGE], Counter()
+        ).encode()  # the parsers refuse lone ones
     return html[: 4 * MAX_PAGE]
 
 
@@ -78,15 +82,6 @@ def without_tags(html: str) -> str:
     """Tags cut out, blocks apart by line ends, entities read: in time linear in the length."""
     text = BLOCK.sub("\n", HIDDEN.sub(" ", html))
     return BLANKS.sub("\n\n", entities.unescape(TAG.sub("", text))).strip()
-
-
-def printable(text: str) -> str:
-    """Lone surrogates replaced: the parsers refuse them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _main_text(data: bytes) -> str:

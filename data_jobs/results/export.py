@@ -7,9 +7,7 @@ text shard and one Parquet row group of at most ROW_GROUP_BYTES of text.
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from data_jobs.results.view import show
 from mutirao.core.errors import RecipeError
-from mutirao.core.files import write_atomic
+from mutirao.core.files import make_output_folder, write_atomic
 from mutirao.core.manifest import Manifest
 
 TURN = pa.struct([("role", pa.string()), ("content", pa.large_string())])
@@ -139,12 +137,4 @@ def _check(format: str, output: Path, overwrite: bool) -> None:
         wanted = f".{format}" if format == "parquet" else ".jsonl, .jsonl.gz or .jsonl.zst"
         problem = f"--format {format} does not fit the name {output.name}"
         raise RecipeError(problem, hint=f"End it in {wanted}.", code="bad-output")
-    folder = output.absolute().parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refused = "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
-    except OSError as error:
-        refused = error.strerror or str(error)
-    if refused:
-        hint = "Choose another --output."
-        raise RecipeError(f"Cannot write to --output: {refused}", str(folder), hint, "bad-output")
+    make_output_folder(output.absolute().parent)

@@ -81,10 +81,9 @@ def new(
     """
     from data_jobs.quality.derive_pack import derive, pack_yaml
     from data_jobs.quality.reference_text import read_reference
-    from mutirao.core.files import write_bytes
+    from mutirao.core.files import make_output_folder, write_bytes
     from mutirao.core.language_codes import canonical
     from mutirao.core.languages import load_pack
-    from mutirao.run.plain_files import make_folder
 
     folder = output or Path(canonical(code))
     own = folder if (folder / "pack.yaml").is_file() else None
@@ -94,7 +93,7 @@ def new(
     derived = derive(references, earlier.word_characters)
     title = name or (hand.name if hand else canonical(code))
     text = pack_yaml(canonical(code), title, derived, hand, note)
-    make_folder(folder)
+    make_output_folder(folder)
     write_bytes(folder / "pack.yaml", text.encode("utf-8"))
     pack = load_pack(code, folder)
     print_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mutirao.core.errors import UserError
+from mutirao.core.errors import RecipeError, UserError
 
 CHUNK = 1 << 20
 
@@ -104,3 +105,15 @@ def disk_problem(error: OSError, path: Path) -> UserError:
         )
     hint = "Check the permissions of the folder or choose another --workdir."
     return UserError(f"Cannot write: {error.strerror}", str(path), hint, "cannot-write")
+
+
+def make_output_folder(folder: Path) -> None:
+    """The folder that a command's --output names. Raises RecipeError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        refused = "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        refused = error.strerror or str(error)
+    if refused:
+        hint = "Choose another --output."
+        raise RecipeError(f"Cannot write to --output: {refused}", str(folder), hint, "bad-output")

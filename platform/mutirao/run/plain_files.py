@@ -8,7 +8,6 @@ over by hard links, so ids, names and the way of each document through the stage
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.files import write_json
+from mutirao.core.files import make_output_folder, write_json
 from mutirao.core.languages import load_pack
 from mutirao.core.manifest import MANIFEST, Manifest
 from mutirao.core.progress import Progress
@@ -123,7 +122,7 @@ def run_task(task: Task, progress: Progress, use_ray: bool | None = None) -> Res
     from mutirao.run.execute import Options, execute
 
     folder = task.workdir.root
-    make_folder(folder)
+    make_output_folder(folder)
     given = _take_over(task)
     record = {
         "format": FORMAT,
@@ -159,17 +158,6 @@ def check_output(output: Path) -> None:
     if output.is_dir() and not (output / RESULT).is_file() and any(output.iterdir()):
         hint = "Choose a new or empty folder."
         raise RecipeError("--output is full of other files", str(output), hint, "bad-output")
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refused = "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
-    except OSError as error:
-        refused = error.strerror or str(error)
-    if refused:
-        hint = "Choose another --output."
-        raise RecipeError(f"Cannot write to --output: {refused}", str(folder), hint, "bad-output")
 
 
 def _check_same(task: Task) -> None:
