@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(QUIET) $(BIN)/mutirao run demo
 
 test: $(STAMP) check
-	$(QUIET) $(BIN)/python -m pytest
+	$(QUIET) $(BIN)/python -m pytest -n 2
 
 soak: $(STAMP)
 	$(QUIET) $(BIN)/python -m pytest -m soak

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.connect import connect
 from cluster.follow import follow as follow_job
@@ -23,7 +23,7 @@ from cluster.package import build_wheel, check_size, unpack
 from mutirao.core.errors import EXIT_OK, EnvironmentProblem, RecipeError
 from mutirao.core.files import canonical_json, sha256_file, sha256_hex
 from mutirao.core.progress import Progress
-from mutirao.core.recipe import Recipe, Source
+from mutirao.core.recipe import Recipe, Source, Tokenized
 from mutirao.core.recipe_file import LoadedRecipe, dump_recipe
 
 if TYPE_CHECKING:
@@ -136,12 +136,13 @@ def with_absolute_sources(recipe: Recipe, base: Path) -> Recipe:
     def absolute(path: str) -> str:
         return path if "://" in path else str(base / path)
 
-    def moved(source: Source) -> Source:
+    def moved(source: Source | Tokenized) -> Any:
         path = source.path
         new = absolute(path) if isinstance(path, str) else tuple(map(absolute, path))
         return source.model_copy(update={"path": new})
 
-    return recipe.model_copy(update={"sources": tuple(map(moved, recipe.sources))})
+    sources, tokenized = (tuple(map(moved, group)) for group in (recipe.sources, recipe.tokenized))
+    return recipe.model_copy(update={"sources": sources, "tokenized": tokenized})
 
 
 def named_files(recipe: Recipe) -> list[str]:

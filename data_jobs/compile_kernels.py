@@ -17,9 +17,9 @@ from data_jobs.pipeline import STAGES
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import Manifest, commit
 from mutirao.core.progress import Progress
-from mutirao.core.recipe import Decontaminate, Recipe, Source
+from mutirao.core.recipe import Decontaminate, NearDup, Recipe, Source
 
-COMPILED = ("ingest", "clean", "exact", "langid", "filter", "neardup", "decontaminate")
+COMPILED = ("ingest", "clean", "langid", "filter", "exact", "neardup", "decontaminate")
 TEXT = "Muitas mãos levantam uma casa num só dia, e a casa fica de pé. " * 30
 
 
@@ -36,16 +36,21 @@ def compile_kernels() -> float:
         (base / "exame.txt").write_text("Uma pergunta de exame que não está no texto acima. " * 3)
         recipe = Recipe(
             sources=(Source(path=("um.txt", "dois.txt"), name="t"),),
+            neardup=NearDup(paragraphs="drop"),
             decontaminate=Decontaminate(against=("exame.txt",)),
         )
         done: dict[str, Manifest] = {}
         for stage in COMPILED:
             done[stage] = _run(stage, recipe, base, done)
+        closure = NearDup(survivors="closure")
+        _run("neardup", recipe.model_copy(update={"neardup": closure}), base, done, "closure")
     return time.monotonic() - began
 
 
-def _run(stage: str, recipe: Recipe, base: Path, done: dict[str, Manifest]) -> Manifest:
-    directory = base / "store" / stage / "once"
+def _run(
+    stage: str, recipe: Recipe, base: Path, done: dict[str, Manifest], key: str = "once"
+) -> Manifest:
+    directory = base / "store" / stage / key
     directory.mkdir(parents=True)
     quiet = Progress(io.StringIO(), quiet=True)
     job = StageJob(

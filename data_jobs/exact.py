@@ -1,131 +1,120 @@
-"""Stage exact: drop documents that are equal after normalisation; the first (shard, row) stays.
+"""Stage exact: drop documents that are equal after normalisation; the first one stays.
 
-In: text shards. Out: decision shards `exact-00000.arrow` with each row's hash (xxh3-128 of the
-normalised text) and, where dropped, the row that stays. Two bounded passes: hashes per text shard,
-sorted by hash; then first occurrences per key range. At 1T tokens (2.4 billion documents) the hash
-files hold 24 bytes a document, 58 GB, and are read once.
+In: text shards, and the decisions of langid and filter: a document that they drop takes no part,
+for it must not stay in the place of an equal one that they keep (case, genre and licence can differ
+between the two). Out: decision shards `exact-00000.arrow` with each row's hash (xxh3-128 of the
+normalised text) and, where dropped, the row that stays: the first in the order of `exact.prefer`,
+then of the ids, whatever the order of files and the partitioning. Two bounded passes: hashes per
+text shard, sorted by hash; then first occurrences per key range (`firsts`, with their memory).
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
+import pyarrow.compute as pc
 
+from data_jobs.firsts import (
+    RECORD_MEMORY,
+    first_of_run,
+    id_halves,
+    later_ones,
+    remove_scratch,
+    repeats,
+    sorted_records,
+)
 from data_jobs.keyed import (
     finished_records,
     key_slice,
     range_bounds,
     range_count,
     read_records,
-    remove_records,
     write_records,
 )
+from data_jobs.normal_text import text_hashes
 from data_jobs.shards import (
     decision_counts,
     decision_name,
     finished_result,
+    kept_rows,
     parts_of,
     reason_info,
     shard_items,
     text_batches,
     write_table,
 )
+from data_jobs.streams import check_prefer, rank_runs, ranks_of
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part
-from mutirao.core.schemas import EXACT
+from mutirao.core.recipe import Recipe
+from mutirao.core.schemas import EXACT, read_ipc
 
-HASH = np.dtype([("key", "<u8"), ("low", "<u8"), ("row", "<u4"), ("pad", "<u4")])
-FIRST = np.dtype([("shard", "<u4"), ("row", "<u4"), ("of_shard", "<u4"), ("of_row", "<u4")])
-SPACE = re.compile(r"\s+")
+REASON = "exact-duplicate"
+BEFORE = ("langid", "filter")
 
 
 def run(job: StageJob) -> StageResult:
+    """Raises RecipeError as `check` does."""
+    check(job.recipe)
     common = {"directory": str(job.directory), "normalize": job.recipe.exact.normalize}
-    shards = [{**item, **common} for item in shard_items(job.inputs, ())]
+    shards = [{**item, **common} for item in shard_items(job.inputs, BEFORE)]
     hashed = run_units(job, shards, hash_unit, "hashing")
-    ranges = range_count(sum(r["part"]["rows"] for r in hashed) * (HASH.itemsize + 8))
-    task = {**common, "ranges": ranges, "shards": len(shards)}
+    ranges = range_count(sum(r["part"]["rows"] for r in hashed) * RECORD_MEMORY)
+    task = {**common, "ranges": ranges, "ranks": rank_runs(job.inputs["clean"], job.recipe)}
     tasks = [{**task, "range": number} for number in range(ranges)]
     found = run_units(job, tasks, group_unit, "grouping")
     decided = run_units(job, [{**s, "ranges": ranges} for s in shards], decide_unit, "deciding")
     notes = {"cpu_s": cpu_seconds(hashed + found + decided)}
-    remove_records(job.directory, hashed + found)
+    remove_scratch(job.directory, ("digests-*", "hashes-*", "groups-*"))
     return StageResult(parts_of(decided), decision_counts(decided), {}, notes)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError for a source in `exact.prefer` that is not there."""
+    check_prefer(recipe)
 
 
 def hash_name(shard: int) -> str:
     return f"hashes-{shard:05d}.npy"
 
 
-def group_name(number: int) -> str:
-    return f"groups-{number:05d}.npy"
+def digest_name(shard: int) -> str:
+    return f"digests-{shard:05d}.npy"
 
 
-def normalized(text: str, how: str) -> str:
-    """'none': as it is; 'whitespace': runs of it are one space; 'casefold': also without case."""
-    if how == "none":
-        return text
-    text = SPACE.sub(" ", text).strip()
-    return text.casefold() if how == "casefold" else text
+def group_name(number: int, ranges: int) -> str:
+    return f"groups-{number:05d}-of-{ranges:05d}.npy"
 
 
 def hash_unit(item: Item) -> Item:
-    """Hashes of one text shard, sorted."""
-    directory, name = Path(item["directory"]), hash_name(item["shard"])
-    if (finished := finished_records(directory, name)) is not None:
-        return finished
-    digests = hashes_of(Path(item["text"]), item["normalize"])
-    records = np.zeros(len(digests), HASH)
-    pairs = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)
-    records["key"], records["low"] = pairs[:, 0], pairs[:, 1]
-    records["row"] = np.arange(len(digests))
-    records.sort(order=["key", "low", "row"])
-    return {"part": vars(write_records(directory, name, records))}
-
-
-def hashes_of(path: Path, how: str) -> list[bytes]:
-    """The 16-byte hash of each row's normalised text."""
-    return [
-        xxhash.xxh3_128_digest(normalized(text, how).encode())
-        for batch in text_batches(path)
-        for text in batch.column("text").to_pylist()
-    ]
+    """The hashes of one text shard (uint64[rows, 2]), and RECORDs of what was kept, sorted."""
+    directory = Path(item["directory"])
+    names = digest_name(item["shard"]), hash_name(item["shard"])
+    finished = [finished_records(directory, name) for name in names]
+    if finished[0] is not None and finished[1] is not None:
+        return finished[1]
+    path, how = Path(item["text"]), item["normalize"]
+    found = [text_hashes(batch.column("text"), how) for batch in text_batches(path)]
+    hashes = np.concatenate([np.zeros((0, 2), np.uint64), *found])
+    ids = id_halves(read_ipc(path, "text").column("id"))
+    rows = np.flatnonzero(kept_rows(len(hashes), item["decisions"]))
+    write_records(directory, names[0], hashes)
+    records = sorted_records(hashes[rows], ids[rows], rows)
+    return {"part": vars(write_records(directory, names[1], records))}
 
 
 def group_unit(item: Item) -> Item:
-    """One key range over all shards: for each later occurrence, the first one."""
-    directory, name = Path(item["directory"]), group_name(item["range"])
+    """One key range over all shards: LATER records."""
+    directory, name = Path(item["directory"]), group_name(item["range"], item["ranges"])
     if (finished := finished_records(directory, name)) is not None:
         return finished
     low, high = range_bounds(item["range"], item["ranges"])
-    keys, shards = [], []
-    for shard in range(item["shards"]):
-        found = key_slice(read_records(directory / hash_name(shard)), "key", low, high)
-        keys.append(found)
-        shards.append(np.full(len(found), shard, np.uint32))
-    return {"part": vars(write_records(directory, name, first_of(keys, shards)))}
-
-
-def first_of(keys: list[np.ndarray], shards: list[np.ndarray]) -> np.ndarray:
-    """FIRST records of all rows but the first of each hash, sorted by (shard, row)."""
-    key, shard = np.concatenate(keys), np.concatenate(shards)
-    order = np.lexsort((key["row"], shard, key["low"], key["key"]))
-    key, shard = key[order], shard[order]
-    same = np.zeros(len(key), bool)
-    same[1:] = (key["key"][1:] == key["key"][:-1]) & (key["low"][1:] == key["low"][:-1])
-    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(key))))
-    later = np.flatnonzero(same)
-    records = np.zeros(len(later), FIRST)
-    records["shard"], records["row"] = shard[later], key["row"][later]
-    records["of_shard"], records["of_row"] = shard[first[later]], key["row"][first[later]]
-    records.sort(order=["shard", "row"])
-    return records
+    ranks = ranks_of(item["ranks"])
+    files = [directory / hash_name(shard) for shard in range(len(ranks))]
+    later = later_ones(files, ranks, low, high)
+    return {"part": vars(write_records(directory, name, later))}
 
 
 def decide_unit(item: Item) -> Item:
@@ -133,29 +122,34 @@ def decide_unit(item: Item) -> Item:
     directory, name = Path(item["directory"]), decision_name("exact", item["shard"])
     if (finished := finished_result(directory, name)) is not None:
         return finished
-    hashes = read_records(directory / hash_name(item["shard"]))
-    shard = item["shard"]
-    groups = [read_records(directory / group_name(number)) for number in range(item["ranges"])]
-    later = [key_slice(group, "shard", shard, shard + 1) for group in groups]
-    table = decisions(np.asarray(hashes), np.concatenate(later))
+    shard, ranges = item["shard"], item["ranges"]
+    groups = [read_records(directory / group_name(number, ranges)) for number in range(ranges)]
+    later = np.concatenate([key_slice(group, "shard", shard, shard + 1) for group in groups])
+    hashes, records = (read_records(directory / f(shard)) for f in (digest_name, hash_name))
+    table = decisions(np.asarray(hashes), np.asarray(records), later, shard)
     info = reason_info(table.column("reason").combine_chunks())
-    part: Part = write_table(directory, name, table, info)
-    return {"part": vars(part)}
+    return {"part": vars(write_table(directory, name, table, info))}
 
 
-def decisions(hashes: np.ndarray, later: np.ndarray) -> pa.Table:
+def decisions(hashes: np.ndarray, records: np.ndarray, later: np.ndarray, shard: int) -> pa.Table:
+    """EXACT rows of a text shard from its hashes uint64[rows, 2], the RECORDs of the rows that take
+    part, and the LATER ones among them.
+
+    A repeat inside the shard follows the first one there to where that one's first stands.
+    """
     rows = len(hashes)
-    digest = np.zeros((rows, 2), ">u8")
-    digest[hashes["row"], 0], digest[hashes["row"], 1] = hashes["key"], hashes["low"]
-    raw = digest.tobytes()
-    dropped = np.zeros(rows, bool)
-    of = np.zeros((2, rows), np.int32)
-    dropped[later["row"]] = True
-    of[0, later["row"]], of[1, later["row"]] = later["of_shard"], later["of_row"]
-    columns: list[Any] = [
-        pa.array(np.where(dropped, "exact-duplicate", ""), pa.string(), mask=~dropped),
-        pa.array([raw[i : i + 16] for i in range(0, len(raw), 16)], pa.binary(16)),
-        pa.array(of[0], pa.int32(), mask=~dropped),
-        pa.array(of[1], pa.int32(), mask=~dropped),
+    digest = hashes.astype(">u8")
+    of_shard, of_row = np.full(rows, shard, np.int32), np.arange(rows, dtype=np.int32)
+    of_shard[later["row"]], of_row[later["row"]] = later["of_shard"], later["of_row"]
+    first = records["row"][first_of_run(repeats(records))]
+    of_shard[records["row"]], of_row[records["row"]] = of_shard[first], of_row[first]
+    kept = (of_shard == shard) & (of_row == np.arange(rows))
+    of_shard[kept] = of_row[kept] = 0
+    nothing = pa.scalar(None, pa.string())
+    columns = [
+        pc.if_else(pa.array(kept), nothing, pa.scalar(REASON)),
+        pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), rows, [None, pa.py_buffer(digest)]),
+        pa.array(of_shard, pa.int32(), mask=kept),
+        pa.array(of_row, pa.int32(), mask=kept),
     ]
     return pa.Table.from_arrays(columns, schema=EXACT)

@@ -91,6 +91,7 @@ def _rows(file: SourceFile, found: dict[str, Any]) -> list[dict[str, Any]]:
     about = {
         "source": file.source,
         "named": file.named,
+        "number": file.number,
         "file": file.file,
         "format": file.format,
         "bytes": found["bytes"],

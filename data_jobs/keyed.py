@@ -7,6 +7,7 @@ Bound of a reduce unit: RANGE_BYTES of records, whatever the size of the corpus.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,24 @@ def write_records(
         return len(records)
 
     return write_part(directory, name, write, info)
+
+
+def write_blocks(
+    directory: Path, name: str, dtype: np.dtype, rows: int, blocks: Iterable[np.ndarray]
+) -> Part:
+    """Write `rows` records that come in blocks, so that they never stand in memory together."""
+
+    def write(stream) -> int:
+        header = {"descr": dtype.descr, "fortran_order": False, "shape": (rows,)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        written = 0
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).tobytes())
+            written += len(block)
+        assert written == rows, "the number of records was counted before"
+        return rows
+
+    return write_part(directory, name, write)
 
 
 def read_records(path: str | Path) -> np.ndarray:

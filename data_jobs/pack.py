@@ -1,15 +1,17 @@
-"""Stage pack: encode the kept text as flat token streams with the place of each document.
+"""Stage pack: the kept text, and text tokenised elsewhere, as flat token streams.
 
-In: kept text shards, the tokenizer. Out, for train and heldout: `train-00000.tokens.arrow`, one
-column in one record batch, so that a memory map is one contiguous array (uint16 where every id
-fits, else uint32), and `train-00000.documents.arrow`. Each document ends with `<|endoftext|>`.
-A token shard takes whole documents of about `pack.stream_bytes`. Memory: twice a token shard.
+In: kept text shards and the tokenizer; `tokenized` files. Out, for train and heldout, by stream (a
+source of the recipe): token shards (token_shards.py) of whole documents, about `pack.stream_bytes`
+each, in the order of the text shards. info.streams: [{name, train: {tokens, documents, text_bytes},
+heldout: {...}}], in the order of `core.recipe.stream_names`; text_bytes is null where tokens came
+without their text. Memory of a unit: a token shard, and one record batch of a kept shard with its
+ids; of the driver: 8 bytes a document of one kept shard, 300 bytes a token shard (9,000 of them at
+1T tokens).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,128 +20,179 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_jobs.shards import add_counts, write_table
-from data_jobs.tokenizer import load_tokenizer
+from data_jobs.shards import add_counts
+from data_jobs.token_files.files import token_file_hashes
+from data_jobs.token_files.pack_tokens import pack_tokens_unit, token_items
+from data_jobs.token_shards import SIDES, Shard, finished_shard, shard_name, write_shard
+from data_jobs.tokens.engines import Encoder, load
 from data_jobs.units import Item, cpu_seconds, run_units
+from mutirao.core.errors import DataError
 from mutirao.core.job import StageJob, StageResult
-from mutirao.core.manifest import Part, finished_part, write_part
-from mutirao.core.schemas import DOCUMENTS, TOKENS_16, TOKENS_32, read_ipc, write_ipc
+from mutirao.core.manifest import Part
+from mutirao.core.recipe import Recipe, stream_names
+from mutirao.core.schemas import read_ipc
 
-ENCODE_ROWS = 256  # documents handed to the tokenizer at once
+BYTES_PER_TOKEN = 4.0  # where the tokenizer was measured on no text
+ROOM = 1.15  # ids taken room for, by the bytes per token of the held-out text
 
 
 def run(job: StageJob) -> StageResult:
-    split, tokenizer = job.inputs["split"], job.inputs["tokenizer"]
-    about = tokenizer.content["info"]
-    wide = about["vocab_size"] > 2**16
-    per_token = max(about["bytes_per_token"], 0.1) / (4 if wide else 2)
-    budget = int(job.recipe.pack.stream_bytes * per_token)
+    """Raises DataError for ids that the tokenizer does not have, damaged token files, and where
+    nothing is held out."""
+    about = job.inputs["tokenizer"].content["info"]
+    names = stream_names(job.recipe)
     common = {
         "directory": str(job.directory),
-        "tokenizer": str(tokenizer.directory / "tokenizer.json"),
-        "wide": wide,
+        "tokenizer": str(job.inputs["tokenizer"].directory),
+        "engine": job.recipe.pack.engine,
+        "wide": about["vocab_size"] > 2**16,
         "eos": about["eos_id"],
+        "vocab_size": about["vocab_size"],
+        "bytes_per_token": about.get("bytes_per_token") or BYTES_PER_TOKEN,
     }
-    items = [
-        {**common, "side": side, "name": f"{side}-{number:05d}", "segments": segments}
-        for side in ("train", "heldout")
-        for number, segments in enumerate(plan(split.paths(f"{side}-"), budget))
-    ]
-    results = run_units(job, items, pack_unit, "packing")
-    counts = add_counts([{r["side"]: r["counts"]} for r in results])
+    results = run_units(job, text_items(job, common, names), pack_unit, "packing")
+    if job.recipe.tokenized:
+        items = token_items(job, common, names)
+        results += run_units(job, items, pack_tokens_unit, "packing token files")
+    for reason in sorted({result["reason"] for result in results} - {""}):
+        job.progress.say(f"  packing with Hugging Face's tokenizer: {reason}")
+    shards = [shard for result in results for shard in result["shards"]]
+    shards.sort(key=lambda shard: (SIDES.index(shard["side"]), shard["number"]))
     info = {
-        "dtype": "uint32" if wide else "uint16",
+        "dtype": "uint32" if common["wide"] else "uint16",
         "eos_id": about["eos_id"],
         "vocab_size": about["vocab_size"],
-        "tokens": {side: numbers["tokens"] for side, numbers in counts.items()},
-        "text_bytes": {side: numbers["text_bytes"] for side, numbers in counts.items()},
-        "sources": add_counts([{r["side"]: r["sources"]} for r in results]),
+        **totals(shards, names, len(job.recipe.sources)),
     }
-    parts = [Part(**part) for result in results for part in result["parts"]]
-    return StageResult(parts, counts, info, {"cpu_s": cpu_seconds(results)})
+    parts = [Part(**part) for shard in shards for part in shard["parts"]]
+    counts = add_counts([{shard["side"]: shard["counts"]} for shard in shards])
+    engines = sorted({result["engine"] for result in results} - {""})
+    notes = {"cpu_s": cpu_seconds(results), "engines": engines}
+    check_sides(job, counts)
+    return StageResult(parts, counts, info, notes)
 
 
-def plan(paths: list[Path], budget: int) -> Iterator[list[list[Any]]]:
-    """Segments [kept shard, first row, last row + 1] of each token shard: up to `budget` bytes."""
-    segments: list[list[Any]] = []
-    size = 0
+def pack_assets(recipe: Recipe, base: Path) -> dict[str, str]:
+    """{file of `tokenized`: sha256}. Raises RecipeError for one that is not there."""
+    return token_file_hashes(recipe, base)
+
+
+def text_items(job: StageJob, common: Item, names: list[str]) -> list[Item]:
+    if "split" not in job.inputs:
+        return []
+    per_token = max(common["bytes_per_token"], 0.1) / (4 if common["wide"] else 2)
+    budget = int(job.recipe.pack.stream_bytes * per_token)
+    items = []
+    for side in SIDES:
+        made: dict[int, int] = {}  # token shards so far, by stream
+        for number, segments in plan(job.inputs["split"].paths(f"{side}-"), budget, names):
+            name = shard_name(side, number, made.get(number, 0))
+            made[number] = made.get(number, 0) + 1
+            about = {"side": side, "number": number, "stream": names[number]}
+            items.append({**common, "about": about, "name": name, "segments": segments})
+    return items
+
+
+def plan(paths: list[Path], budget: int, names: list[str]) -> Iterator[tuple[int, list[list[Any]]]]:
+    """(stream, segments) of each token shard of up to `budget` bytes of text, in the order of its
+    stream; a segment is [kept shard, first row, last row + 1]."""
+    begun: dict[int, tuple[list[list[Any]], int]] = {}
     for path in paths:
-        lengths = pc.binary_length(read_ipc(path, "kept").column("text")).to_numpy()
-        start = 0
-        for row, length in enumerate(lengths.tolist()):
-            if size and size + length > budget:
-                yield [*segments, [str(path), start, row]] if row > start else segments
-                segments, size, start = [], 0, row
-            size += length
-        if len(lengths) > start:
-            segments.append([str(path), start, len(lengths)])
-    if segments:
-        yield segments
+        table = read_ipc(path, "kept")
+        sizes = pc.binary_length(table.column("text")).to_numpy()
+        total = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        for stream, first, last in _runs(table, names):
+            segments, size = begun.get(stream, ([], 0))
+            while first < last:
+                stop = int(np.searchsorted(total, total[first] + budget - size, "right")) - 1
+                stop = min(max(stop, first if segments else first + 1), last)
+                if stop > first:
+                    segments.append([str(path), first, stop])
+                    size += int(total[stop] - total[first])
+                if stop < last:
+                    yield stream, segments
+                    segments, size = [], 0
+                first = stop
+            begun[stream] = segments, size
+    for stream, (segments, _) in sorted(begun.items()):
+        yield stream, segments
+
+
+def _runs(table: pa.Table, names: list[str]) -> Iterator[tuple[int, int, int]]:
+    """(stream, first row, last row + 1) of equal streams in a row. Shards of an older format name
+    none: there the recipe's first source stands for all."""
+    first = 0
+    for chunk in table.column("stream").chunks:
+        base = first
+        encoded = pc.run_end_encode(chunk)
+        for name, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
+            yield (0 if name is None else names.index(name)), first, base + end
+            first = base + end
 
 
 def pack_unit(item: Item) -> Item:
-    """One token shard and its documents. The documents part is the last, and holds the counts."""
-    directory = Path(item["directory"])
-    names = [f"{item['name']}.tokens.arrow", f"{item['name']}.documents.arrow"]
-    parts = [finished_part(directory, name) for name in names]
-    if any(part is None for part in parts):
-        tokens, documents, sources = encode(item)
-        parts = [
-            _write_tokens(directory, names[0], tokens),
-            write_table(directory, names[1], documents, _info(documents, sources)),
-        ]
-    done = [part for part in parts if part]
-    return {"side": item["side"], "parts": [asdict(part) for part in done], **done[1].info}
+    """One token shard of text."""
+    directory, name = Path(item["directory"]), item["name"]
+    if (found := finished_shard(directory, name)) is not None:
+        return {"shards": [found], "engine": "", "reason": ""}
+    encoder = _encoder(item["tokenizer"], item["engine"])
+    found = write_shard(directory, name, encode(item, encoder), item["about"])
+    return {"shards": [found], "engine": encoder.name, "reason": encoder.reason}
 
 
-def encode(item: Item) -> tuple[np.ndarray, pa.Table, dict[str, Any]]:
-    """(tokens, DOCUMENTS table, {source: tokens}) of the segments of one token shard."""
-    tokenizer = _tokenizer(item["tokenizer"])
-    dtype = np.uint32 if item["wide"] else np.uint16
-    pieces: list[np.ndarray] = []
-    rows: list[dict[str, int]] = []
-    sources: dict[str, int] = {}
-    offset = 0
-    for batch in _batches(item["segments"]):
-        columns = batch.to_pydict()
-        encoded = tokenizer.encode_batch_fast(columns["text"], add_special_tokens=False)
-        for k, one in enumerate(encoded):
-            ids = np.array([*one.ids, item["eos"]], dtype)
-            pieces.append(ids)
-            size = len(columns["text"][k].encode())
-            place = {"shard": columns["shard"][k], "row": columns["row"][k]}
-            rows.append({"offset": offset, "tokens": len(ids), "text_bytes": size, **place})
-            offset += len(ids)
-            source = columns["source"][k]
-            sources[source] = sources.get(source, 0) + len(ids)
-    tokens = np.concatenate([np.zeros(0, dtype), *pieces])
-    return tokens, pa.Table.from_pylist(rows, schema=DOCUMENTS), dict(sorted(sources.items()))
+def encode(item: Item, encoder: Encoder) -> Shard:
+    """The documents of the segments, record batch by record batch."""
+    tables = [
+        read_ipc(Path(path), "kept").slice(first, last - first)
+        for path, first, last in item["segments"]
+    ]
+    size = sum(int(pc.sum(pc.binary_length(table.column("text"))).as_py()) for table in tables)
+    shard = Shard(item["wide"], item["eos"], int(size / item["bytes_per_token"] * ROOM))
+    for batch in (batch for table in tables for batch in table.to_batches()):
+        texts = batch.column("text")
+        ids, offsets = encoder.encode(texts)
+        places = tuple(batch.column(name).to_numpy() for name in ("shard", "row"))
+        sizes = pc.binary_length(texts).to_numpy()
+        shard.add(ids, offsets, sizes, places, batch.column("source"))
+    return shard
 
 
-def _batches(segments: list[list[Any]]) -> Iterator[pa.Table]:
-    columns = ["text", "source", "shard", "row"]
-    for path, first, last in segments:
-        table = read_ipc(Path(path), "kept").select(columns)
-        for start in range(first, last, ENCODE_ROWS):
-            yield table.slice(start, min(ENCODE_ROWS, last - start))
-
-
-def _write_tokens(directory: Path, name: str, tokens: np.ndarray) -> Part:
-    schema = TOKENS_32 if tokens.dtype == np.uint32 else TOKENS_16
-    batch = pa.RecordBatch.from_arrays([pa.array(tokens)], schema=schema)
-    return write_part(directory, name, lambda s: write_ipc(s, schema, [batch]))
-
-
-def _info(documents: pa.Table, sources: dict[str, int]) -> dict[str, Any]:
-    counts = {
-        "documents": documents.num_rows,
-        "tokens": pc.sum(documents.column("tokens")).as_py() or 0,
-        "text_bytes": pc.sum(documents.column("text_bytes")).as_py() or 0,
+def totals(shards: list[dict[str, Any]], names: list[str], texts: int) -> dict[str, Any]:
+    """tokens and text_bytes by side, tokens by side and source, and the numbers of each stream
+    (the first `texts` of which have text)."""
+    counts = add_counts([{shard["side"]: shard["counts"]} for shard in shards])
+    none = {"tokens": 0, "documents": 0, "text_bytes": 0}
+    streams: list[dict[str, Any]] = [
+        {"name": name, **{side: dict(none) for side in SIDES}} for name in names
+    ]
+    for shard in shards:
+        row = streams[shard["number"]]
+        row[shard["side"]] = add_counts([row[shard["side"]], shard["counts"]])
+    for row in streams[texts:]:
+        row["train"]["text_bytes"] = None
+    return {
+        "tokens": {side: counts.get(side, none)["tokens"] for side in SIDES},
+        "text_bytes": {side: counts.get(side, none)["text_bytes"] for side in SIDES},
+        "sources": add_counts([{shard["side"]: shard["sources"]} for shard in shards]),
+        "streams": streams,
     }
-    return {"counts": counts, "sources": sources}
+
+
+def check_sides(job: StageJob, counts: dict[str, Any]) -> None:
+    """Raises DataError where one side has no document."""
+    for side in SIDES:
+        if not counts.get(side, {}).get("documents"):
+            other = sum(numbers["documents"] for numbers in counts.values())
+            raise DataError(
+                f"No document for the {side} side: all {other:,} are on the other",
+                f"split.heldout {job.recipe.split.heldout:g}",
+                "Held out is chosen by the hash of a document's ids: give more documents, or "
+                "another share with split.heldout.",
+                f"no-{side}",
+            )
 
 
 @cache
-def _tokenizer(path: str) -> Any:
-    """The tokenizer, once a process and path (a path holds its key, so it names its content)."""
-    return load_tokenizer(Path(path))
+def _encoder(path: str, engine: str) -> Encoder:
+    """The encoder, once a process and path (a path holds its key, so it names its content)."""
+    return load(Path(path), engine)

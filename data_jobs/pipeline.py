@@ -28,9 +28,9 @@ from mutirao.core.job import StageJob, StageResult
 STAGES: dict[str, Callable[[StageJob], StageResult]] = {
     "ingest": ingest.run,
     "clean": clean.run,
-    "exact": exact.run,
     "langid": langid.run,
     "filter": filter.run,
+    "exact": exact.run,
     "neardup": neardup.run,
     "decontaminate": decontaminate.run,
     "split": split.run,

@@ -1,16 +1,19 @@
-"""Stage tokenizer: train a byte-level BPE tokenizer on a sample of the kept training text.
+"""Stage tokenizer: train a tokenizer on a sample of the kept training text, or take one over.
 
-In: the train shards of `split`. Out: `tokenizer.json`, `tokenizer_config.json` and
-`special_tokens_map.json`, which `transformers.AutoTokenizer.from_pretrained(folder)` loads.
-Id 0 is `<|endoftext|>`, followed by the spare ids for later fine-tuning. The sample is chosen by
-the documents' ids, so it does not depend on the order of files. Memory: the sample's distinct
-words.
+In: the train shards of `split`, or the files of `tokenizer.path`. Out: `tokenizer.json`,
+`tokenizer_config.json` and `special_tokens_map.json`, which
+`transformers.AutoTokenizer.from_pretrained(folder)` loads; in info its size, end-of-text id and
+fertility on held-out text; in notes that of the tokenizers of `tokenizer.compare`.
+Id 0 of what we train is `<|endoftext|>`, followed by the spare ids for later fine-tuning. The
+sample is chosen by the documents' ids, so it does not depend on the order of files.
+Bound: the sample (`tokenizer.sample_bytes`, 50 MB: 0.4 GB for BPE, 1.3 GB for unigram), whatever
+the size of the corpus.
+At 1T tokens the ids of 2.4 billion documents are read once (38 GB) to choose it.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,79 +21,112 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import xxhash
 
+from data_jobs.tokens import engines, fertility
+from data_jobs.tokens.existing import asset_files, no_eos, read_existing, read_tokenizer
+from data_jobs.tokens.train_bpe import END_OF_TEXT, check_vocabulary, train_bpe
+from data_jobs.tokens.train_sentencepiece import train_sentencepiece
+from mutirao.core.files import sha256_file
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Part, finished_part, write_part
+from mutirao.core.recipe import Recipe
 from mutirao.core.schemas import read_ipc
 
-END_OF_TEXT = "<|endoftext|>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-LONG_WORD = re.compile(r"(\S{100})(?=\S)")  # BPE training is quadratic in the length of a word
-WORD = re.compile(r"\w+")
-FERTILITY_DOCUMENTS = 1_000
+
+load_tokenizer = read_tokenizer
 
 
 def run(job: StageJob) -> StageResult:
     """A small text gives a smaller vocabulary than asked for; info holds the true size."""
     began = time.process_time()
-    split = job.inputs["split"]
-    train, heldout = split.paths("train-"), split.paths("heldout-")
     config = job.recipe.tokenizer
     parts = [finished_part(job.directory, name) for name in FILES]
     if any(part is None for part in parts):
-        job.progress.say("  training the byte-level BPE tokenizer")
-        size = split.content["info"]["train"]["text_bytes"]
-        texts = sample(train, config.sample_bytes, size, job.recipe.seed)
-        model = train_bpe(texts, config.vocab_size, config.spare_ids)
-        parts = list(write_tokenizer(job.directory, model))
-    tokenizer = load_tokenizer(job.directory / FILES[0])
-    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+        parts = list(write_tokenizer(job.directory, *_made(job)))
+    texts = _unseen(job)
+    path = job.directory / FILES[0]
+    encoder = engines.load(path, job.recipe.pack.engine)
+    trained = {"asked_vocab_size": config.vocab_size, "spare_ids": config.spare_ids}
     info = {
-        "vocab_size": vocabulary,
-        "asked_vocab_size": config.vocab_size,
-        "eos_id": 0,
-        "spare_ids": config.spare_ids,
-        **fertility(tokenizer, heldout or train),
+        "kind": "existing" if config.path else config.kind,
+        "vocab_size": encoder.vocab_size,
+        "eos_id": encoder.eos_id,
+        **({} if config.path else trained),
+        **fertility.measure(encoder, fertility.byte_lengths(read_tokenizer(path)), texts),
     }
-    counts = {"vocab_size": vocabulary}
-    notes = {"cpu_s": round(time.process_time() - began, 3)}
+    counts = {"vocab_size": encoder.vocab_size}
+    compared = _compared(job, texts)
+    for name, row in compared.items():
+        job.progress.say("  " + fertility.line(name, row))
+    cpu_s = round(time.process_time() - began, 3)
+    notes = {"cpu_s": cpu_s, "engine": encoder.name, "compared": compared}
     return StageResult([part for part in parts if part], counts, info, notes)
+
+
+def tokenizer_assets(recipe: Recipe, base: Path) -> dict[str, str]:
+    """By name, the sha256 of an existing tokenizer's files; they enter the key. Raises RecipeError
+    for what is not there or can't be used, and for `compare` too."""
+    config = recipe.tokenizer
+    for one in config.compare:
+        read_existing(_resolved(base, one))
+    if not config.path:
+        check_vocabulary(config.vocab_size, config.spare_ids, config.kind)
+        return {}
+    path = _resolved(base, config.path)
+    if read_existing(path).eos is None:
+        raise no_eos(path)
+    return {file.name: sha256_file(file) for file in asset_files(path)}
+
+
+def _resolved(base: Path, path: str) -> Path:
+    return base / Path(path).expanduser()
+
+
+def _made(job: StageJob) -> tuple[str, dict[str, Any]]:
+    """(tokenizer.json, tokenizer_config.json), trained or taken over."""
+    config = job.recipe.tokenizer
+    if config.path:
+        found = read_existing(_resolved(job.base, config.path))
+        return found.json, found.config
+    check_vocabulary(config.vocab_size, config.spare_ids, config.kind)
+    job.progress.say(f"  training the tokenizer ({config.kind})")
+    split = job.inputs["split"]
+    size = split.content["info"]["train"]["text_bytes"]
+    texts = sample(split.paths("train-"), config.sample_bytes, size, job.recipe.seed)
+    if config.kind == "bpe":
+        model = train_bpe(texts, config.vocab_size, config.spare_ids)
+    else:
+        model, _ = train_sentencepiece(texts, config.kind, config.vocab_size, config.spare_ids)
+    return model.to_str(pretty=False), own_config()
 
 
 def sample(paths: list[Path], sample_bytes: int, total_bytes: int, seed: int) -> Iterator[str]:
     """Texts of about `sample_bytes`: documents whose hashed id falls under the share."""
-    below = min(1.0, sample_bytes / max(total_bytes, 1)) * 2**64
+    share = min(1.0, sample_bytes / max(total_bytes, 1))
+    below = np.uint64(min(int(share * 2**64), 2**64 - 1))
     for path in paths:
         for batch in read_ipc(path, "kept").to_batches():
-            ids = batch.column("id").to_pylist()
-            for identity, text in zip(ids, batch.column("text"), strict=True):
-                if xxhash.xxh3_64_intdigest(identity, seed=seed) < below:
-                    yield LONG_WORD.sub(r"\1 ", text.as_py())
+            ids = batch.column("id").to_numpy(zero_copy_only=False)
+            chosen = np.flatnonzero(mixed(b"".join(ids.tolist()), seed) <= below)
+            for row in chosen.tolist():
+                yield batch.column("text")[row].as_py()
 
 
-def train_bpe(texts: Iterator[str], vocab_size: int, spare_ids: int) -> Any:
-    """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) with all 256 bytes in its alphabet,
-    so any text can be encoded. Merges are counted exactly; threads do not change them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = [END_OF_TEXT, *(f"<|spare_{i}|>" for i in range(spare_ids))]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=specials,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+def mixed(ids: bytes, seed: int) -> np.ndarray:
+    """uint64[n] of n ids of 16 bytes: their first half, mixed with the seed (splitmix64 of
+    Steele et al. 2014), since the order of the ids themselves decides in other stages."""
+    key = np.frombuffer(ids, "<u8").reshape(-1, 2)[:, 0]
+    step = ((seed + 1) * 0x9E3779B97F4A7C15) % 2**64
+    x = key + np.uint64(step)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
-def write_tokenizer(directory: Path, tokenizer: Any) -> Iterator[Part]:
-    """The three files of a Hugging Face fast tokenizer."""
-    config = {
+def own_config() -> dict[str, Any]:
+    """tokenizer_config.json of what we train."""
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END_OF_TEXT,
         "bos_token": END_OF_TEXT,
@@ -99,43 +135,33 @@ def write_tokenizer(directory: Path, tokenizer: Any) -> Iterator[Part]:
         "clean_up_tokenization_spaces": False,
         "model_max_length": 10**9,
     }
-    specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
-    contents = (tokenizer.to_str(pretty=False), _json(config), _json(specials))
+
+
+def write_tokenizer(directory: Path, tokenizer: str, config: dict[str, Any]) -> Iterator[Part]:
+    """The three files of a Hugging Face fast tokenizer."""
+    names = ("bos_token", "eos_token", "pad_token")
+    specials = {name: config[name] for name in names if config.get(name)}
+    contents = (tokenizer, _json(config), _json(specials))
     for name, content in zip(FILES, contents, strict=True):
-        data = content.encode()
-        yield write_part(directory, name, partial(_write_bytes, data))
+        yield write_part(directory, name, partial(_write_bytes, content.encode()))
 
 
-def load_tokenizer(path: Path) -> Any:
-    """Special tokens written in a text are encoded as plain text: only we put `<|endoftext|>`."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def fertility(tokenizer: Any, paths: list[Path]) -> dict[str, float]:
-    """Tokens per word (`\\w+`) and bytes per token on the first held-out documents."""
-    tokens = words = size = documents = 0
-    for path in paths:
-        for batch in read_ipc(path, "kept").to_batches():
-            texts = batch.column("text").to_pylist()[: FERTILITY_DOCUMENTS - documents]
-            encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            tokens += int(np.sum([len(one.ids) for one in encoded]))
-            words += sum(len(WORD.findall(text)) for text in texts)
-            size += sum(len(text.encode()) for text in texts)
-            documents += len(texts)
-            if documents >= FERTILITY_DOCUMENTS:
-                return _ratios(tokens, words, size)
-    return _ratios(tokens, words, size)
+def _unseen(job: StageJob) -> fertility.Sample:
+    """Held-out texts by source; of the training text where nothing is held out; else nothing."""
+    split = job.inputs.get("split")
+    if split is None:
+        return {}
+    return fertility.sample(split.paths("heldout-") or split.paths("train-"))
 
 
-def _ratios(tokens: int, words: int, size: int) -> dict[str, float]:
-    return {
-        "tokens_per_word": round(tokens / max(words, 1), 4),
-        "bytes_per_token": round(size / max(tokens, 1), 4),
-    }
+def _compared(job: StageJob, texts: fertility.Sample) -> dict[str, dict[str, Any]]:
+    """By path, the fertility of the tokenizers that the recipe names beside its own."""
+    rows = {}
+    for name in job.recipe.tokenizer.compare if texts else ():
+        found = read_existing(_resolved(job.base, name))
+        encoder = engines.choose(found.json, found.tokenizer, 0, "auto")
+        rows[name] = fertility.measure(encoder, fertility.byte_lengths(found.tokenizer), texts)
+    return rows
 
 
 def _write_bytes(data: bytes, stream: BinaryIO) -> int:
@@ -144,4 +170,4 @@ def _write_bytes(data: bytes, stream: BinaryIO) -> int:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -13,10 +13,10 @@ import re
 import unicodedata
 from functools import cache
 
-import numba
 import numpy as np
 import pyarrow as pa
 
+from data_jobs.kernels import numba
 from data_jobs.shards import utf8_buffers
 
 WORD, LETTER, UPPER, SPACE, SENTENCE, QUOTE, BULLET, JOINER = (1 << bit for bit in range(8))

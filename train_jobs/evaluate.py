@@ -17,7 +17,7 @@ from mutirao.core.errors import DataError
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Manifest, write_part
-from train_jobs.loader import TokenStream, heldout_batches
+from train_jobs.loader import TokenStream, heldout_batches, stream_names, token_streams
 
 CHUNK = 1 << 24  # tokens counted at a time
 PASS_TOKENS = 4096  # of one forward pass; more did not go faster on CPU
@@ -30,7 +30,8 @@ def run_evaluate(job: StageJob) -> StageResult:
 
     pack, trained = job.inputs["pack"], job.inputs["train"]
     model = load_model(trained.directory)
-    bits = bits_per_byte(model, pack, job.progress)
+    streams = heldout_nats(model, pack, job.progress)
+    bits = _bits(sum(nats for _, nats in streams), pack.content["info"]["text_bytes"]["heldout"])
     unigram = trained.content["info"]["unigram_bits_per_byte"]
     check_learning(job, bits, unigram)
     evaluation = {
@@ -40,6 +41,7 @@ def run_evaluate(job: StageJob) -> StageResult:
         "heldout_tokens": pack.content["info"]["tokens"]["heldout"],
         "heldout_bytes": pack.content["info"]["text_bytes"]["heldout"],
         "loss": bits_to_loss(bits, pack),
+        **by_stream(pack, dict(streams)),
     }
     samples = {"format": 1, "samples": continuations(job, model)}
     parts = [
@@ -51,8 +53,34 @@ def run_evaluate(job: StageJob) -> StageResult:
 
 def bits_per_byte(model: Any, pack: Manifest, progress: Any = None) -> float:
     """-log2 of the probability of the held-out text, by its bytes in UTF-8 (Gao, The Pile, arXiv
-    2101.00027, section 3.1): comparable between tokenizers. Each token counts once, the first from
-    eos; context is cut at multiples of the model's context."""
+    2101.00027, section 3.1): comparable between tokenizers. Each token counts once, the first of a
+    stream from eos; context is cut at multiples of the model's context."""
+    nats = sum(nats for _, nats in heldout_nats(model, pack, progress))
+    return _bits(nats, pack.content["info"]["text_bytes"]["heldout"])
+
+
+def by_stream(pack: Manifest, nats: dict[str, float]) -> dict[str, Any]:
+    """{streams: [{name, bits_per_byte, tokens, text_bytes}]} of those with held-out text; nothing
+    for a pack of an older version, which does not know its streams."""
+    rows = [
+        {
+            "name": stream["name"],
+            "bits_per_byte": _bits(nats[stream["name"]], stream["heldout"]["text_bytes"]),
+            "tokens": stream["heldout"]["tokens"],
+            "text_bytes": stream["heldout"]["text_bytes"],
+        }
+        for stream in pack.content["info"].get("streams", [])
+        if stream["heldout"]["text_bytes"]
+    ]
+    return {"streams": rows} if rows else {}
+
+
+def _bits(nats: float, text_bytes: int) -> float:
+    return nats / math.log(2) / text_bytes
+
+
+def heldout_nats(model: Any, pack: Manifest, progress: Any = None) -> list[tuple[str, float]]:
+    """(stream, -ln of the probability of its held-out tokens), in the order of the streams."""
     import torch
 
     from train_jobs.model import token_losses
@@ -61,26 +89,29 @@ def bits_per_byte(model: Any, pack: Manifest, progress: Any = None) -> float:
     context = model.config.max_position_embeddings
     rows = max(1, PASS_TOKENS // context)
     device = next(model.parameters()).device
-    nats = 0.0
+    found = []
     if progress:
         progress.start(-(-info["tokens"]["heldout"] // (rows * context)), "evaluate", "passes")
-    with torch.no_grad():
-        for batch in heldout_batches(pack, context, rows, info["eos_id"]):
-            ids, labels, weights = (torch.from_numpy(a).to(device) for a in batch)
-            losses = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
-            nats += float((losses * weights).double().sum())
-            if progress:
-                progress.advance()
+    for number, name in enumerate(stream_names(pack)):
+        nats = 0.0
+        with torch.no_grad():
+            for batch in heldout_batches(pack, context, rows, info["eos_id"], only=number):
+                ids, labels, weights = (torch.from_numpy(a).to(device) for a in batch)
+                losses = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
+                nats += float((losses * weights).double().sum())
+                if progress:
+                    progress.advance()
+        found.append((name, nats))
     if progress:
         progress.finish()
-    return nats / math.log(2) / info["text_bytes"]["heldout"]
+    return found
 
 
 def unigram_bits_per_byte(pack: Manifest, vocab_size: int) -> float:
     """The same measure for the model that knows token frequencies alone: those of the training
     split with one added to each. One pass over the tokens; memory is the vocabulary's."""
-    train = _counts(TokenStream(pack.paths("train"), pack.directory), vocab_size) + 1
-    heldout = _counts(TokenStream(pack.paths("heldout"), pack.directory), vocab_size)
+    train = _counts(token_streams(pack, "train"), vocab_size) + 1
+    heldout = _counts(token_streams(pack, "heldout"), vocab_size)
     log2_share = np.log2(train) - np.log2(train.sum())
     return float(-(heldout * log2_share).sum() / pack.content["info"]["text_bytes"]["heldout"])
 
@@ -105,7 +136,7 @@ def continuations(job: StageJob, model: Any) -> list[dict[str, Any]]:
 
     pack, wanted = job.inputs["pack"], job.recipe.evaluate
     tokenizer = load_tokenizer(job.inputs["tokenizer"].directory)
-    stream = TokenStream(pack.paths("heldout"), pack.directory)
+    stream = TokenStream(pack.paths("heldout"))
     offsets = document_offsets(pack)
     chosen = offsets[:: max(1, len(offsets) // max(1, wanted.samples))][: wanted.samples]
     found = []
@@ -124,15 +155,15 @@ def continuations(job: StageJob, model: Any) -> list[dict[str, Any]]:
 
 
 def document_offsets(pack: Manifest) -> list[int]:
-    """First tokens of the held-out documents in the stream that all held-out shards make up."""
-    offsets: list[int] = []
+    """First tokens of the held-out documents in the sequence that all held-out shards make up."""
+    offsets: list[np.ndarray] = [np.zeros(0, np.int64)]
     base = 0
     for path in pack.paths("heldout"):
         if path.name.endswith(".documents.arrow"):
             table = schemas.read_ipc(path, "documents")
-            offsets += [base + offset for offset in table["offset"].to_pylist()]
-            base += sum(table["tokens"].to_pylist())
-    return offsets
+            offsets.append(base + table["offset"].to_numpy())
+            base += int(table["tokens"].to_numpy().sum())
+    return np.concatenate(offsets).tolist()
 
 
 def bits_to_loss(bits: float, pack: Manifest) -> float:
@@ -141,9 +172,9 @@ def bits_to_loss(bits: float, pack: Manifest) -> float:
     return bits * math.log(2) * info["text_bytes"]["heldout"] / info["tokens"]["heldout"]
 
 
-def _counts(stream: TokenStream, vocab_size: int) -> np.ndarray:
+def _counts(streams: list[TokenStream], vocab_size: int) -> np.ndarray:
     counts = np.zeros(vocab_size, dtype=np.int64)
-    for chunk in stream.chunks:
+    for chunk in (chunk for stream in streams for chunk in stream.chunks):
         for start in range(0, len(chunk), CHUNK):
             counts += np.bincount(chunk[start : start + CHUNK], minlength=vocab_size)
     return counts

@@ -3,8 +3,9 @@ the stage's result.
 
 In: the committed `pack`, the recipe, the run's folder. Out: `model.safetensors` (final fp32 weights
 under Hugging Face names), `config.json`, `losses.jsonl` (step and loss, nothing that depends on
-the clock). Ray Train places, starts and restarts the workers; checkpoints are ours, so a restarted
-group continues from the newest one by itself.
+the clock); info holds the mix of token streams, and so does `mix.json` in the run's folder from the
+first step on. Ray Train places, starts and restarts the workers; checkpoints are ours, so a
+restarted group continues from the newest one by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mutirao.core.files import canonical_json
+from mutirao.core.files import canonical_json, write_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Part, write_part
 from mutirao.core.metrics import read_metrics, step_losses
@@ -54,10 +55,16 @@ def run_train(job: StageJob) -> StageResult:
 
 def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
     """Train from step `reached` on, in Ray's workers or in this process."""
-    from train_jobs.loader import TokenStream, check_enough
+    from train_jobs.loader import plan_mix
 
     pack = job.inputs["pack"]
-    check_enough(len(TokenStream(pack.paths("train"), pack.directory)), job.recipe, shape.context)
+    mix = plan_mix(pack, job.recipe, shape.context)
+    write_json(job.run_dir / "mix.json", mix.record())
+    for share in mix.shares:
+        if share.tokens and share.weight and not share.sequences:
+            job.progress.say(
+                f"  {share.name}: {share.tokens:,} tokens, less than a context: unread"
+            )
     plan = {
         "recipe": job.recipe.model_dump(),
         "shape": shape_record(shape),
@@ -84,6 +91,7 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
 def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> StageResult:
     from train_jobs import checkpoint
     from train_jobs.export import write_config, write_weights
+    from train_jobs.loader import plan_mix
     from train_jobs.loop import Plan, check_same_recipe
 
     saved = checkpoint.newest(job.run_dir, job.progress.say)
@@ -105,6 +113,7 @@ def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> Stage
         "flops_per_token": flops_per_token(shape),
         "tokens": tokens,
         "steps": steps,
+        "mix": plan_mix(pack, job.recipe, shape.context).record(),
         "skipped_steps": saved.state["skipped"],
         "final_loss": losses[steps],
         "unigram_bits_per_byte": unigram_bits_per_byte(pack, shape.vocab_size),

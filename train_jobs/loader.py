@@ -1,16 +1,19 @@
-"""The training order as arithmetic: which tokens each rank reads at each step, in O(1) memory.
+"""Training batches: which tokens each rank reads at each step, as arithmetic, in O(1) memory.
 
 Sequence i of a stream of T tokens is tokens[i L : i L + L + 1] (L the context): N = (T - 1) // L of
-them, none crossing into the next. Position p of the run names sequence order(p mod N) of epoch
-p // N. The order is a keyed permutation in two levels: blocks of 65,536 sequences are permuted,
-then the sequences inside a block, so reads stay within a window of the file (268 MB at 2,048
-tokens of uint16) while any position is found without walking to it. The state of the cursor is one
-number, the sequences consumed; any number of ranks divides the same global batch.
+them, none crossing into the next. Position p of the run belongs to a stream and is its k-th
+sequence (mix.py); that is sequence order(k mod N) of the stream's epoch k // N (order.py). The
+state of the cursor is one number, the sequences consumed; any number of ranks divides the same
+global batch. Token files are mapped: at 1T tokens a process holds the maps of some 9,000 files.
+Reading order: order.py, mix.py, then this.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
+import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +22,25 @@ import numpy as np
 from mutirao.core import schemas
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.manifest import Manifest
-from mutirao.core.recipe import Recipe
+from mutirao.core.recipe import Recipe, Source, Tokenized
+from train_jobs.mix import Mix, Share
+from train_jobs.order import order
 from train_jobs.schedule import total_sequences
 
-BLOCK = 65_536  # sequences
-ROUNDS = 4
+TOKEN_FILE = re.compile(r"(?P<side>train|heldout)-(?:(?P<stream>\d+)-)?\d+\.tokens\.arrow")
 
 
 class Loader:
-    """Batches of the training stream of one committed `pack` for one recipe."""
+    """Batches of the training streams of one committed `pack` for one recipe."""
 
     def __init__(self, pack: Manifest, recipe: Recipe, context: int):
-        self.stream = TokenStream(pack.paths("train"), pack.directory)
+        """Raises RecipeError where weights and epoch caps allow fewer tokens than asked for."""
+        self.streams = token_streams(pack, "train")
+        self.mix = plan_mix(pack, recipe, context)
         self.context = context
         self.seed = recipe.seed
         self.global_batch = recipe.train.global_batch
-        self.total = total_sequences(recipe.train, context)
-        self.sequences = (len(self.stream) - 1) // context
-        check_enough(len(self.stream), recipe, context)
+        self.total = self.mix.total
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, ...]:
         """The share of one rank in optimizer step `step` (0-based).
@@ -49,67 +53,41 @@ class Loader:
         position = step * self.global_batch + inside
         real = (inside < self.global_batch) & (position < self.total)
         rows = np.zeros((share, self.context + 1), dtype=np.int64)
-        for row, index in zip(np.flatnonzero(real), self.indices(position[real]), strict=True):
-            rows[row] = self.stream.read(int(index) * self.context, self.context + 1)
+        places = zip(*self.places(position[real])[:2], strict=True)
+        for row, (stream, sequence) in zip(np.flatnonzero(real), places, strict=True):
+            rows[row] = self.read(int(stream), int(sequence))
         return rows[:, :-1], rows[:, 1:], real.astype(np.float32)
 
     def real_sequences(self, step: int) -> int:
         """Sequences in the global batch of a step: known to every rank without asking."""
         return max(0, min(self.global_batch, self.total - step * self.global_batch))
 
-    def indices(self, position: np.ndarray) -> np.ndarray:
-        """Sequence numbers at the given positions of the run."""
-        epoch, place = position // self.sequences, position % self.sequences
-        found = np.empty_like(place)
-        for number in np.unique(epoch):
-            here = epoch == number
-            found[here] = order(place[here], self.sequences, f"{self.seed}/{number}")
-        return found
+    def places(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(stream, sequence number in it, epoch of it) at the given positions of the run."""
+        stream, k = self.mix.locate(position)
+        sequence, epoch = np.empty_like(k), np.empty_like(k)
+        for number in np.unique(stream):
+            count = self.mix.shares[number].sequences
+            mine = stream == number
+            epoch[mine] = k[mine] // count
+            for one in np.unique(epoch[mine]):
+                here = mine & (epoch == one)
+                sequence[here] = order(k[here] % count, count, self._key(int(number), int(one)))
+        return stream, sequence, epoch
 
+    def read(self, stream: int, sequence: int) -> np.ndarray:
+        """The L + 1 tokens of a sequence, as they are stored."""
+        return self.streams[stream].read(sequence * self.context, self.context + 1)
 
-def order(place: np.ndarray, count: int, key: str) -> np.ndarray:
-    """Two-level keyed permutation of range(count): place in the epoch -> sequence number.
-
-    The short block at the end of the range comes last; the range is rotated by a keyed amount, so
-    it is another stretch of the data in each epoch.
-    """
-    place = np.asarray(place, dtype=np.int64)
-    blocks, rest = divmod(count, BLOCK)
-    block, inside = place // BLOCK, place % BLOCK
-    found = np.empty_like(place)
-    for number in np.unique(block):
-        here = block == number
-        full = number < blocks
-        target = permute(np.array([number]), blocks, f"{key}/blocks")[0] if full else number
-        size = BLOCK if full else rest
-        found[here] = target * BLOCK + permute(inside[here], size, f"{key}/block/{target}")
-    return (found + int(_keys(f"{key}/rotate")[0] % np.uint64(count))) % count
-
-
-def permute(index: np.ndarray, count: int, key: str) -> np.ndarray:
-    """A keyed bijection of range(count): balanced Feistel network, walked until inside the range.
-
-    Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002), cycle walking; the
-    round function is the finalizer of splitmix64. At most four times `count` is walked over.
-    """
-    half = np.uint64(max(1, (max(count - 1, 1).bit_length() + 1) // 2))
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    keys = _keys(key)
-    value = np.asarray(index, dtype=np.uint64)
-    outside = np.ones(value.shape, dtype=bool)
-    while outside.any():
-        left, right = value[outside] >> half, value[outside] & mask
-        for round_key in keys:
-            left, right = right, left ^ (_mix(right + round_key) & mask)
-        value[outside] = (left << half) | right
-        outside = value >= count
-    return value.astype(np.int64)
+    def _key(self, stream: int, epoch: int) -> str:
+        """Of the first stream, that of a pack with one stream."""
+        return f"{self.seed}/{epoch}" if stream == 0 else f"{self.seed}/{epoch}/stream {stream}"
 
 
 class TokenStream:
     """Several token files as one memory-mapped sequence; a read may cross from one to the next."""
 
-    def __init__(self, paths: list[Path], where: Path):
+    def __init__(self, paths: list[Path]):
         chunks: list[np.ndarray] = []
         for path in paths:
             if path.name.endswith(".tokens.arrow"):
@@ -117,79 +95,108 @@ class TokenStream:
                 chunks += [c.to_numpy(zero_copy_only=True) for c in table["token"].chunks]
         self.chunks = [chunk for chunk in chunks if len(chunk)]
         self.starts = np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
-        if not self.chunks:
-            raise DataError("No tokens in the pack", str(where), "Give more text.", "no-tokens")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def read(self, start: int, count: int) -> np.ndarray:
         """tokens[start : start + count] as they are stored (uint16 or uint32)."""
-        first = int(np.searchsorted(self.starts, start, side="right")) - 1
-        begin = start - int(self.starts[first])
-        piece = self.chunks[first][begin : begin + count]
-        if len(piece) == count or first + 1 == len(self.chunks):
-            return piece
-        rest = self.read(start + len(piece), count - len(piece))
-        return np.concatenate([piece, rest])
+        pieces = []
+        number = int(np.searchsorted(self.starts, start, side="right")) - 1
+        while count > 0 and number < len(self.chunks):
+            begin = start - int(self.starts[number])
+            piece = self.chunks[number][begin : begin + count]
+            pieces.append(piece)
+            start, count, number = start + len(piece), count - len(piece), number + 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def check_enough(tokens: int, recipe: Recipe, context: int) -> None:
-    """Raises RecipeError when the run would repeat the data more than `train.max_epochs` times."""
-    available = (tokens - 1) // context * context
-    if available <= 0:
-        raise RecipeError(
-            f"The training split has {tokens:,} tokens, fewer than one context of {context:,}",
-            "model.context",
-            "Give more text or choose a shorter context.",
-            "too-few-tokens",
+def token_streams(pack: Manifest, side: str) -> list[TokenStream]:
+    """The streams of one side (train, heldout), as the pack numbers them; some may be empty.
+
+    Packs of older versions have one stream. Raises DataError where there is no token at all.
+    """
+    files: dict[int, list[Path]] = {}
+    for part in pack.parts:
+        found = TOKEN_FILE.fullmatch(part.path)
+        if found and found["side"] == side:
+            number = int(found["stream"] or 0)
+            files.setdefault(number, []).append(pack.directory / part.path)
+    count = max(len(stream_names(pack)), 1 + max(files, default=0))
+    streams = [TokenStream(files.get(number, [])) for number in range(count)]
+    if not any(len(stream) for stream in streams):
+        raise DataError(
+            f"No {side} tokens in the pack", str(pack.directory), "Give more text.", "no-tokens"
         )
-    epochs = recipe.train.tokens / available
-    if epochs > recipe.train.max_epochs:
-        most = int(available * recipe.train.max_epochs)
-        raise RecipeError(
-            f"train.tokens {recipe.train.tokens:,} would repeat the {available:,} training tokens "
-            f"{epochs:.1f} times; train.max_epochs is {recipe.train.max_epochs:g}",
-            "train.tokens",
-            f"Give more text, set train.tokens to at most {most:,}, or raise train.max_epochs "
-            "(past 4 repetitions gains fade: Muennighoff, arXiv 2305.16264).",
-            "too-few-tokens",
-        )
+    return streams
+
+
+def stream_names(pack: Manifest) -> list[str]:
+    """In the order of their numbers; a pack of an older version has one without a name of its
+    own."""
+    named = pack.content["info"].get("streams", [])
+    return [stream["name"] for stream in named] or ["all"]
+
+
+def plan_mix(pack: Manifest, recipe: Recipe, context: int) -> Mix:
+    """What the run reads of each stream. Raises RecipeError where there are too few tokens."""
+    sizes = [stream["train"]["tokens"] for stream in pack.content["info"].get("streams", [])]
+    given: list[Source | Tokenized] = [*recipe.sources, *recipe.tokenized]
+    shares = []
+    for number, name in enumerate(stream_names(pack)):
+        tokens = sizes[number] if sizes else pack.content["info"]["tokens"]["train"]
+        one = given[number] if sizes and number < len(given) else None
+        weight = one.weight if one else 1.0
+        most = one.max_epochs if one and one.max_epochs is not None else recipe.train.max_epochs
+        if not math.isfinite(weight):
+            raise RecipeError(f"The weight of {name} must be a number, not {weight}", "sources")
+        shares.append(Share(name, tokens, max(0, tokens - 1) // context, weight, most))
+    return Mix(shares, total_sequences(recipe.train, context), context, recipe.seed)
 
 
 def peek(pack: Manifest, recipe: Recipe, step: int, context: int) -> list[dict[str, Any]]:
     """What optimizer step `step` (1-based, as in the logs) reads: one row per sequence with its
-    epoch, sequence number, first token, and the token ids (L + 1 of them)."""
+    stream, the stream's epoch, sequence number and first token, and the token ids (L + 1)."""
     loader = Loader(pack, recipe, context)
-    first = (step - 1) * loader.global_batch
-    position = first + np.arange(loader.real_sequences(step - 1))
+    names = stream_names(pack)
+    position = (step - 1) * loader.global_batch + np.arange(loader.real_sequences(step - 1))
     return [
         {
             "position": int(p),
-            "epoch": int(p) // loader.sequences,
-            "sequence": int(i),
-            "offset": int(i) * context,
-            "tokens": loader.stream.read(int(i) * context, context + 1).tolist(),
+            "stream": names[stream],
+            "epoch": int(epoch),
+            "sequence": int(sequence),
+            "offset": int(sequence) * context,
+            "tokens": loader.read(int(stream), int(sequence)).tolist(),
         }
-        for p, i in zip(position, loader.indices(position), strict=True)
+        for p, stream, sequence, epoch in zip(position, *loader.places(position), strict=True)
     ]
 
 
-def heldout_batches(pack: Manifest, context: int, rows: int, eos_id: int, limit: int = 0):
-    """The held-out stream in order, every token predicted once; the first is predicted from eos.
+def heldout_batches(
+    pack: Manifest, context: int, rows: int, eos_id: int, limit: int = 0, only: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The held-out streams in order, every token predicted once; the first of each from eos.
 
     Yields input_ids and labels (int64, [rows, L]) and weights (float32, [rows, L]), zero on
-    padding. `limit`: at most so many sequences from the start (0: all).
+    padding. `limit`: about so many sequences, from the start of each stream by its size (0: all).
+    `only`: the stream of this number alone.
     """
-    stream = TokenStream(pack.paths("heldout"), pack.directory)
-    sequences = -(-len(stream) // context)
-    if limit:
-        sequences = min(sequences, limit)
-    for begin in range(0, sequences, rows):
+    streams = token_streams(pack, "heldout")
+    counts = [-(-len(stream) // context) for stream in streams]
+    if limit and sum(counts) > limit:
+        counts = [-(-limit * count // sum(counts)) for count in counts]
+    places = (
+        (stream, index)
+        for number, (stream, count) in enumerate(zip(streams, counts, strict=True))
+        for index in range(count)
+        if only in (None, number)
+    )
+    while some := list(islice(places, rows)):
         inputs = np.full((rows, context), eos_id, dtype=np.int64)
         labels = np.full((rows, context), eos_id, dtype=np.int64)
         weights = np.zeros((rows, context), dtype=np.float32)
-        for row, index in enumerate(range(begin, min(begin + rows, sequences))):
+        for row, (stream, index) in enumerate(some):
             start = index * context
             target = stream.read(start, min(context, len(stream) - start)).astype(np.int64)
             before = stream.read(start - 1, 1) if start else np.array([eos_id])
@@ -197,13 +204,3 @@ def heldout_batches(pack: Manifest, context: int, rows: int, eos_id: int, limit:
             inputs[row, : len(target)] = np.concatenate([before, target[:-1]])
             weights[row, : len(target)] = 1
         yield inputs, labels, weights
-
-
-def _keys(key: str) -> np.ndarray:
-    return np.frombuffer(hashlib.sha256(key.encode()).digest(), dtype="<u8")[:ROUNDS].copy()
-
-
-def _mix(value: np.ndarray) -> np.ndarray:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

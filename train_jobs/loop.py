@@ -179,7 +179,7 @@ def training_identity(plan: Plan) -> dict[str, Any]:
     """What makes it this training. The shape besides the recipe: a preset's name may come to mean
     other dimensions with another version."""
     return {
-        **section_identity(plan.recipe, ("model", "train", "seed")),
+        **section_identity(plan.recipe, ("model", "train", "mix", "seed")),
         "shape": shape_record(plan.shape),
     }
 

@@ -74,6 +74,7 @@ class Sink:
         self.counts.append(self.tally.taken())
         info = {
             "source": self.item["source"],
+            "number": self.item["number"],  # of the source in the recipe
             "file": self.item["file"],
             "text_parts": [part.path for part in self.text_parts],
             "reject_parts": [part.path for part in self.reject_parts],

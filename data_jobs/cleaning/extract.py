@@ -12,12 +12,12 @@ import html as entities
 import re
 from collections import Counter
 
-import numba
 import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from data_jobs.cleaning.repair import paired_surrogates
+from data_jobs.kernels import numba
 from mutirao.core.errors import EnvironmentProblem
 
 MAX_PAGE = (

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_jobs.kernels import numba
 from data_jobs.words import FNV
 
 MAX_LINE = 400  # bytes; a longer line is a paragraph, no line that returns on each page

@@ -1,4 +1,5 @@
-"""Byte ranges of a document that stay, as `langid` decides them in paragraph mode.
+"""Byte ranges of a document that stay, as `langid` (paragraph mode) and `neardup` (repeated
+paragraphs) decide them.
 
 In: a text column, and for each row [start, end, start, end, ...] in bytes, or null for all of it.
 Out: the text of those ranges, one after the other. Ranges begin and end at characters.
@@ -6,28 +7,34 @@ Out: the text of those ranges, one after the other. Ranges begin and end at char
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from data_jobs.shards import decision_paths
-from mutirao.core.manifest import read_manifest
+from data_jobs.shards import utf8_buffers
 from mutirao.core.schemas import read_ipc
 
 Spans = list[list[int] | None]
+STAGES = ("langid", "neardup")  # that may leave parts of a document out
 
 
 def kept_text(column: pa.Array | pa.ChunkedArray, spans: Spans) -> pa.Array | pa.ChunkedArray:
     """The column with the rows that have spans cut to them."""
     if all(one is None for one in spans):
         return column
-    texts = column.to_pylist()
+    data, offsets = utf8_buffers(column)
+    raw, places = np.ascontiguousarray(data).data, offsets.tolist()
+    pieces: list[memoryview] = []
+    ends = np.zeros(len(spans) + 1, np.int64)
     for row, one in enumerate(spans):
-        if one is not None:
-            texts[row] = cut(texts[row].encode(), one).decode()
-    return pa.array(texts, pa.large_string())
+        start, end = places[row], places[row + 1]
+        ranges = [0, end - start] if one is None else one
+        some = [raw[start + a : start + b] for a, b in zip(ranges[::2], ranges[1::2], strict=True)]
+        pieces += some
+        ends[row + 1] = sum(map(len, some))
+    buffers = [None, pa.py_buffer(np.cumsum(ends)), pa.py_buffer(b"".join(pieces))]
+    return pa.LargeStringArray.from_buffers(len(spans), *buffers[1:])
 
 
 def cut(text: bytes, spans: list[int]) -> bytes:
@@ -43,18 +50,36 @@ def kept_bytes(sizes: np.ndarray, spans: Spans) -> np.ndarray:
     return kept
 
 
-def spans_of(path: Path) -> Spans:
-    """Of every row of a text shard, from its langid decision shard."""
-    return read_ipc(path, "decision.langid").column("spans").to_pylist()
+def row_spans(decisions: dict[str, str], rows: int) -> Spans | None:
+    """Of every row of a text shard what all stages leave, from its decision shards by stage.
+
+    None where no row is cut, which is the common case and costs nothing.
+    """
+    found: Spans | None = None
+    for stage in STAGES:
+        if stage not in decisions:
+            continue
+        column = read_ipc(Path(decisions[stage]), f"decision.{stage}").column("spans")
+        if column.null_count == rows:
+            continue
+        ours = column.to_pylist()
+        pairs = zip(found, ours, strict=True) if found else ()
+        found = [intersection(a, b) for a, b in pairs] if found else ours
+    return found
 
 
-def shard_spans(langid: str, shard: int) -> Spans:
-    """The same, from the folder of a committed langid result."""
-    return spans_of(_paths(langid)[shard])
-
-
-@lru_cache(4)
-def _paths(langid: str) -> list[Path]:
-    manifest = read_manifest(Path(langid))
-    assert manifest is not None, "langid is committed before split reads it"
-    return decision_paths(manifest)
+def intersection(one: list[int] | None, other: list[int] | None) -> list[int] | None:
+    """The bytes that lie in both."""
+    if one is None or other is None:
+        return other if one is None else one
+    spans: list[int] = []
+    i = k = 0
+    while i < len(one) and k < len(other):
+        start, end = max(one[i], other[k]), min(one[i + 1], other[k + 1])
+        if start < end:
+            spans += [start, end]
+        if one[i + 1] < other[k + 1]:
+            i += 2
+        else:
+            k += 2
+    return spans

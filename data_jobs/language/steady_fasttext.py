@@ -3,7 +3,8 @@
 With one thread fastText 0.9 fills only the first tenth of its input matrix (`uniformThread` takes a
 tenth for each of ten threads) and leaves the rest as the allocator gave it: zeros in a fresh
 process, in an older one what was there, so models differ from run to run and now and then training
-ends in "Encountered NaN". Memory that is mapped anew is zero; so large blocks are always mapped.
+ends in "Encountered NaN". Memory that is mapped anew is zero, so large blocks are always mapped;
+and since glibc takes a freed block where one is large enough, freed pages are given back before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def train_supervised(text: str, seed: int, **settings: Any) -> Any:
     matrix, (words + `bucket`) x `dim` x 4 bytes, is larger than MAPPED_BYTES."""
     import fasttext
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # elsewhere than glibc large blocks are mapped as a rule
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):  # elsewhere than glibc large blocks are mapped as a rule
+        library.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        library.malloc_trim(ctypes.c_size_t(0))
     return fasttext.train_supervised(text, thread=1, seed=seed, verbose=0, **settings)

@@ -10,9 +10,9 @@ one for it and the word before, one for the word before and its last three lette
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from data_jobs.kernels import numba
 from data_jobs.words import FNV, LETTER, UPPER, WORD, decode, mix
 
 SLOTS = 1 << 17  # of the classifier's features, by hash

@@ -221,7 +221,7 @@ def pack_yaml(code: str, name: str, derived: Derived, hand: Pack | None, note: s
         "genres": hand.genres if hand else {},
         "word_characters": hand.word_characters if hand else "",
         "confusable": list(hand.confusable) if hand else [],
-        "evaluation": list(hand.evaluation) if hand else [],
+        "evaluation": [one.as_json() for one in hand.evaluation] if hand else [],
         "tokenizer": hand.tokenizer if hand else {},
     }
     content |= {key: value for key, value in kept.items() if value}

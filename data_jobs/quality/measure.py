@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 
-import numba
 import numpy as np
 import pyarrow as pa
 
+from data_jobs.kernels import numba
 from data_jobs.quality.measure_places import (
     DUPLICATE_LINE_CHARACTERS,
     DUPLICATE_LINES,

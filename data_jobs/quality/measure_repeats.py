@@ -6,9 +6,9 @@ looks only at the places where the one before repeated: nine n-gram sizes cost l
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from data_jobs.kernels import numba
 from data_jobs.quality.measure_places import DUPLICATE_5GRAMS, TOP_BIGRAM
 from data_jobs.words import FNV
 

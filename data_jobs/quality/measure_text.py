@@ -6,9 +6,9 @@ hashes of words, lines and paragraphs for the passes of measure_repeats.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from data_jobs.kernels import numba
 from data_jobs.quality.measure_places import (
     ALPHA_WORDS,
     BULLET_LINES,

@@ -51,6 +51,7 @@ class SourceFile:
     format: str
     place: Place
     settings: Source
+    number: int  # of the source in the recipe
 
 
 def resolve(recipe: Recipe, base: Path) -> tuple[list[SourceFile], dict[str, int]]:
@@ -63,7 +64,7 @@ def resolve(recipe: Recipe, base: Path) -> tuple[list[SourceFile], dict[str, int
     files: list[SourceFile] = []
     skipped: dict[str, int] = {}
     for number, source in enumerate(recipe.sources):
-        found, left_out = _files_of(source, base, _label(source, number))
+        found, left_out = _files_of(source, number, base)
         files += found
         if left_out:
             skipped[_label(source, number)] = left_out
@@ -82,7 +83,8 @@ def file_format(name: str) -> str | None:
     return FORMATS.get(suffix)
 
 
-def _files_of(source: Source, base: Path, label: str) -> tuple[list[SourceFile], int]:
+def _files_of(source: Source, number: int, base: Path) -> tuple[list[SourceFile], int]:
+    label = _label(source, number)
     patterns = (source.path,) if isinstance(source.path, str) else source.path
     files: list[SourceFile] = []
     skipped = 0
@@ -96,7 +98,7 @@ def _files_of(source: Source, base: Path, label: str) -> tuple[list[SourceFile],
                 continue
             name = url[len(root) :].lstrip("/")
             stem = source.name or place.name.lstrip(".").split(".")[0] or place.name
-            files.append(SourceFile(stem, bool(source.name), name, kind, place, source))
+            files.append(SourceFile(stem, bool(source.name), name, kind, place, source, number))
         if len(files) == before:
             raise _no_files(label, pattern)
     if not files:

@@ -10,25 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
-from data_jobs.results.view import (
-    NOBODY,
-    SNIPPET,
-    decision,
-    decision_stages,
-    document_id,
-    duplicate_of,
-    plain,
-    rejects,
-)
+from data_jobs.evaluation.texts import passage
+from data_jobs.results.duplicates import SNIPPET, duplicate_of, edges_of, in_the_end, place_of
+from data_jobs.results.find import find
+from data_jobs.results.kept_text import spans_at
+from data_jobs.results.view import NOBODY, decision, decision_stages, plain
 from data_jobs.shards import text_paths
-from mutirao.core.errors import RecipeError
+from mutirao.core.earlier import open_earlier
+from mutirao.core.errors import RecipeError, UserError
 from mutirao.core.manifest import Manifest
 from mutirao.core.recipe import Filter, Recipe
 from mutirao.core.schemas import read_ipc
 
-ID_DIGITS = 8  # of the 32, at least
+EDGES = 10  # near-duplicates that are named, the most alike first
 
 
 def explain(
@@ -38,16 +33,20 @@ def explain(
     least), SHARD:ROW, or the name that its source gave it. base: where the recipe's paths start;
     with it the thresholds of a thin pack, which drop nothing, are told too.
 
-    {id, shard, row, source, ..., kept, stage, drop_reason, stages: [{stage, drop_reason, checks:
-    [{name, value, sign ('<=', '>=' or 'in'), threshold, drops, would_drop, reason, what}], values,
-    duplicate_of}]}. A document that `clean` rejected has no shard and row. Raises RecipeError if
-    no document has this key.
+    {id, shard, row, source, ..., text_bytes, kept_text_bytes (without paragraphs that are cut out),
+    kept, stage, drop_reason, stages: [{stage, drop_reason, checks: [{name, value, sign ('<=', '>='
+    or 'in'), threshold, drops, would_drop, reason, what}], values, duplicate_of, in_the_end}]}.
+    duplicate_of: the document that stayed at that stage; in_the_end:
+    where that one was dropped as a duplicate too, the last of the chain. neardup also has edges
+    (how many documents are verified near to it) and near (EDGES of them). A document that `clean`
+    rejected has no shard and row. Raises RecipeError if no document has this key.
     """
     place = find(manifests, key)
     if isinstance(place, dict):
         return _explain_reject(place)
     shard, row = place
-    document = read_ipc(text_paths(manifests["clean"])[shard], "text").slice(row, 1).to_pylist()[0]
+    table = read_ipc(text_paths(manifests["clean"])[shard], "text")
+    document = table.slice(row, 1).to_pylist()[0]
     if document["id"] == NOBODY:
         raise RecipeError("The document was taken down", key, code="taken-down")
     stages = [
@@ -56,7 +55,12 @@ def explain(
     for stage in stages:
         if stage["stage"] == "filter" and base is not None:
             stage["checks"] += _thin(stage, manifests["filter"], document, recipe, base)
+    if base is not None:
+        _look_up_earlier(stages, base)
     first = next((s for s in stages if s["drop_reason"] is not None), None)
+    spans = spans_at(manifests, shard, table.num_rows)
+    size = len(document["text"].encode())
+    left = spans[row] if spans else None
     copied = ("source", "name", "url", "license", "kind", "genre", "position", "meta")
     return {
         "id": document["id"].hex(),
@@ -64,7 +68,8 @@ def explain(
         "row": row,
         **{name: document[name] for name in copied},
         "snippet": document["text"][:SNIPPET],
-        "text_bytes": len(document["text"].encode()),
+        "text_bytes": size,
+        "kept_text_bytes": size if left is None else sum(left[1::2]) - sum(left[::2]),
         "kept": first is None,
         "stage": first["stage"] if first else "",
         "drop_reason": first["drop_reason"] if first else None,
@@ -72,54 +77,21 @@ def explain(
     }
 
 
-def find(manifests: dict[str, Manifest], key: str) -> tuple[int, int] | dict[str, Any]:
-    """(shard, row) of a document, or its row in the rejects of `clean`.
-
-    Raises RecipeError if there is none, or more than one.
-    """
-    paths = text_paths(manifests["clean"])
-    shard, _, row = key.partition(":")
-    if shard.isdecimal() and row.isdecimal():
-        place = int(shard), int(row)
-        if place[0] < len(paths) and place[1] < read_ipc(paths[place[0]], "text").num_rows:
-            return place
-    found = [(n, row) for n, path in enumerate(paths) for row in _rows_called(path, key)]
-    if len(found) == 1:
-        return found[0]
-    rejected = [] if found else _rejects_called(manifests["clean"], key)
-    if len(rejected) == 1:
-        return rejected[0]
-    places = ", ".join(f"{s}:{r}" for s, r in found[:5])
-    count = len(found) or len(rejected)
-    problem = f"{count} documents are called {key} ({places})" if count else "No such document"
-    hint = "Give the id, or SHARD:ROW; `mutirao data show` lists both."
-    raise RecipeError(problem, key, hint, "no-document")
-
-
-def _rows_called(path: Any, key: str) -> list[int]:
-    table = read_ipc(path, "text")
-    mask = pc.equal(table.column("name"), key) if key else None
-    rows = set(pc.indices_nonzero(mask).to_pylist()) if mask is not None else set()
-    prefix = _prefix(key)
-    if prefix:
-        ids = table.column("id").to_pylist()
-        rows |= {i for i, one in enumerate(ids) if one != NOBODY and one.hex().startswith(prefix)}
-    return sorted(rows)
-
-
-def _rejects_called(clean: Manifest, key: str) -> list[dict[str, Any]]:
-    prefix, found = _prefix(key), []
-    for row in rejects(clean) if prefix else ():
-        known = document_id(row["source"], row["file"], row["position"]).hex()
-        if known.startswith(prefix):
-            found.append({**row, "id": known})
-    return found
-
-
-def _prefix(key: str) -> str:
-    lowered = key.lower()
-    is_hex = len(key) >= ID_DIGITS and all(c in "0123456789abcdef" for c in lowered)
-    return lowered if is_hex else ""
+def _look_up_earlier(stages: list[dict[str, Any]], base: Path) -> None:
+    """Name the documents of earlier results, where these are still there."""
+    shown = [
+        one for stage in stages for one in (stage["duplicate_of"], *stage.get("near", ())) if one
+    ]
+    folders: dict[Any, dict[str, Manifest]] = {}
+    for one in shown:
+        folder = one.get("against")
+        if not isinstance(folder, str) or one["shard"] is None:
+            continue
+        try:
+            found = folders.get(folder) or folders.setdefault(folder, open_earlier(base / folder))
+            one |= place_of(found, one["shard"], one["row"])
+        except (UserError, OSError, IndexError):
+            continue
 
 
 def _explain_reject(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,13 +117,30 @@ def _stage(
     values = decision(manifests, name, shard).slice(row, 1).to_pylist()[0]
     checks = CHECKS[name](values, manifests[name].content.get("info", {}), document, recipe)
     values = plain(values)
-    return {
+    against = recipe.neardup.against
+    other = duplicate_of(manifests, (shard, row), values, against)
+    found = {
         "stage": name,
         "drop_reason": values.pop("reason"),
         "checks": checks,
         "values": values,
-        "duplicate_of": duplicate_of(manifests, values),
+        "duplicate_of": _judged(manifests, other),
+        "in_the_end": _judged(manifests, in_the_end(manifests, other, against)),
     }
+    if name == "neardup":
+        found["edges"], found["near"] = edges_of(manifests, shard, row, EDGES, against)
+    return found
+
+
+def _judged(manifests: dict[str, Manifest], other: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With the stage that dropped it in turn ('' where it is kept) and why."""
+    if other is None or "against" in other:
+        return other
+    for name in decision_stages(manifests):
+        why = decision(manifests, name, other["shard"]).column("reason")[other["row"]].as_py()
+        if why is not None:
+            return {**other, "stage": name, "drop_reason": why}
+    return {**other, "stage": "", "drop_reason": None}
 
 
 def check(
@@ -167,7 +156,7 @@ def check(
 
 def _exact(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -> list[Any]:
     copies = int(values["duplicate_of_shard"] is not None)
-    what = f"no earlier document with the same text ({recipe.exact.normalize})"
+    what = f"no equal text ({recipe.exact.normalize}) that is first by exact.prefer, then by id"
     return [check("earlier_copies", copies, "<=", 0, "exact-duplicate", what)]
 
 
@@ -264,7 +253,11 @@ def _neardup(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -
 def _decontaminate(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -> list[Any]:
     limit = recipe.decontaminate.max_overlap
     what = "share of word n-grams that stand in an evaluation set"
-    return [check("overlap", values["overlap"], "<=", limit, "evaluation-text", what)]
+    if values["matched"] is not None and values.get("ngrams"):
+        words = passage(document["text"], values["offset"], recipe.decontaminate.ngram)
+        what = f"{values['ngrams']} n-grams of {values['matched']}, the first: {words}"
+    row = check("overlap", values["overlap"], "<=", limit, "evaluation-text", what)
+    return [{**row, "drops": values["reason"] is not None}]
 
 
 CHECKS = {

@@ -108,14 +108,60 @@ def exact_copies(exact: Manifest, places: set[Place]) -> set[Place]:
 
 def near_copies(neardup: Manifest, places: set[Place]) -> set[Place]:
     """Documents with a verified edge to one of the places, without the places."""
-    edges = read_ipc(neardup.paths("edges")[0], "edges")
-    shard, row, other_shard, other_row = (edges.column(i).to_pylist() for i in range(4))
-    firsts, seconds = zip(shard, row, strict=True), zip(other_shard, other_row, strict=True)
-    found = set()
-    for a, b in zip(firsts, seconds, strict=True):
-        if (a in places) != (b in places):
-            found.add(b if a in places else a)
+    wanted = _names_of(places)
+    found: set[Place] = set()
+    for first, second, against in _edges(neardup):
+        one, other = np.isin(first, wanted), np.isin(second, wanted) & (against < 0)
+        found |= _places_of(second[one & ~other & (against < 0)])
+        found |= _places_of(first[other & ~one])
     return found
+
+
+def near_across(
+    neardup: Manifest, number: int, places: set[Place], earlier: set[Place]
+) -> tuple[set[Place], set[Place]]:
+    """Along edges to earlier result `number`: (documents of this result near to one of `earlier`,
+    documents of the earlier one near to one of `places`)."""
+    ours, theirs = _names_of(places), _names_of(earlier)
+    here: set[Place] = set()
+    there: set[Place] = set()
+    for first, second, against in _edges(neardup):
+        across = against == number
+        here |= _places_of(first[across & np.isin(second, theirs)])
+        there |= _places_of(second[across & np.isin(first, ours)])
+    return here, there
+
+
+def named_duplicates(neardup: Manifest, ids: set[bytes]) -> dict[int, list[int]]:
+    """{number of the decision shard: its rows} that name one of the documents by its id."""
+    listed = pa.array(sorted(ids), pa.binary(16))
+    found = {}
+    for shard, path in enumerate(decision_paths(neardup) if ids else ()):
+        column = read_ipc(path, "decision.neardup").column("duplicate_of_id")
+        rows = np.flatnonzero(pc.is_in(column, listed).to_numpy()).tolist()
+        if rows:
+            found[shard] = rows
+    return found
+
+
+def _edges(neardup: Manifest) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(first, second, against) of a batch of edges; documents as shard << 32 | row."""
+    for path in neardup.paths("edges"):
+        for batch in read_ipc(path, "edges").to_batches():
+            shard, row, other_shard, other_row = (
+                batch.column(name).to_numpy().astype(np.int64)
+                for name in ("shard", "row", "other_shard", "other_row")
+            )
+            against = batch.column("against").to_numpy()
+            yield shard << 32 | row, other_shard << 32 | other_row, against
+
+
+def _names_of(places: Iterable[Place]) -> np.ndarray:
+    return np.array([shard << 32 | row for shard, row in sorted(places)], np.int64)
+
+
+def _places_of(names: np.ndarray) -> set[Place]:
+    return {(name >> 32, name & 0xFFFFFFFF) for name in names.tolist()}
 
 
 def documents(clean: Manifest, places: set[Place]) -> Iterator[tuple[Place, dict[str, Any]]]:

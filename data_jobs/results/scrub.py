@@ -8,6 +8,7 @@ a token shard, all of it.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_jobs.near.index import OFFSETS, PART_BITS, PARTS, read_bands
 from mutirao.core.files import write_atomic, write_json
+from mutirao.core.schemas import BANDS, write_ipc
 from mutirao.core.takedown import REASON
 
 # by kind of file: column -> what stands there afterwards
@@ -28,6 +31,15 @@ BLANKS: dict[str, dict[str, Any]] = {
     "decision.exact": {"hash": bytes(16), "reason": REASON},
     "decision.langid": {"reason": REASON},
     "decision.filter": {"reason": REASON},
+    "decision.neardup": {
+        "reason": REASON,
+        "duplicate_of_id": None,
+        "cluster": None,  # may be half of the text's hash
+        "cluster_size": None,
+    },
+    "decision.decontaminate": {"reason": REASON},
+    "signatures": {"signature": None},
+    "duplicate": {"duplicate_of_id": None},  # of documents that stay or were dropped for it
 }
 
 
@@ -49,6 +61,21 @@ def blank_tokens(path: Path, spans: list[list[int]], eos: int) -> None:
             yield pa.RecordBatch.from_arrays([pa.array(tokens)], schema=batch.schema)
 
     _rewrite(path, blanked)
+
+
+def blank_bands(path: Path, rows: list[int]) -> None:
+    """The band keys of these rows become 0, so they say nothing of the text and match none; the
+    file keeps its number of rows, grouped as before. Memory: the bands of one text shard."""
+    keys, at, _ = read_bands(path)
+    keys = np.where(np.isin(at, np.array(rows, at.dtype)), np.uint64(0), keys)
+    parts = (keys >> np.uint64(64 - PART_BITS)).astype(np.int64)
+    order = np.lexsort((at, parts))
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(parts, minlength=PARTS))))
+    index = base64.b64encode(offsets.astype("<u4").tobytes())
+    schema = BANDS.with_metadata({**BANDS.metadata, OFFSETS: index})
+    columns = [pa.array(keys[order]), pa.array(at[order])]
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    write_atomic(path, lambda stream: write_ipc(stream, schema, [batch]))
 
 
 def blank_samples(path: Path, numbers: list[int]) -> None:

@@ -8,7 +8,7 @@ somebody looks; it is stored nowhere. Memory: the decisions of one text shard, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import xxhash
 
 from data_jobs.language.spans import cut
+from data_jobs.results.duplicates import SNIPPET, duplicate_of, jaccard_of, mapped
+from data_jobs.results.kept_text import KeptTexts, spans_at
 from data_jobs.shards import decision_paths, text_paths
 from mutirao.core.manifest import Manifest
 from mutirao.core.schemas import read_ipc
 from mutirao.core.stages import DECISION_STAGES
 from mutirao.core.takedown import REASON
 
-SNIPPET = 200  # characters
 NOBODY = bytes(16)  # the id of a document that was taken out afterwards
 COPIED = ("source", "name", "url", "license", "kind", "genre")
 
@@ -33,16 +34,19 @@ def show(
     dropped: bool = False,
     limit: int | None = None,
     whole: bool = False,
+    against: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Kept or dropped documents in the order of the text shards, `limit` at most.
 
     Each: id, shard, row, source, name, url, license, kind, genre, lang, lang_score, variety, stage
-    and drop_reason ('' and None where kept), text (its first 200 characters unless `whole`); for
-    dropped ones also values and duplicate_of. Rejects of `clean` come last: stage 'clean', file,
-    position, and as text what was kept of it.
+    and drop_reason ('' and None where kept), duplicate_of and jaccard (None where it is none), text
+    (its first 200 characters unless `whole`). Where `split` is done, kept ones also have stream and
+    side, and their text is what it wrote; dropped ones have the stage's values. Rejects of `clean`
+    come last: stage 'clean', file, position, and as text what was kept of it. against: folders of
+    the recipe's `neardup.against`, to name the one in which a duplicate stands.
     """
     left = limit if limit is not None else -1
-    for row in _rows(manifests, dropped, whole):
+    for row in _rows(manifests, dropped, whole, against):
         if left == 0:
             return
         yield row
@@ -132,7 +136,7 @@ def decision_stages(manifests: dict[str, Manifest]) -> list[str]:
 
 
 def decision(manifests: dict[str, Manifest], stage: str, shard: int) -> pa.Table:
-    return read_ipc(decision_paths(manifests[stage])[shard], f"decision.{stage}")
+    return mapped(decision_paths(manifests[stage])[shard], f"decision.{stage}")
 
 
 def document_id(source: str, file: str, position: int) -> bytes:
@@ -145,19 +149,6 @@ def rejects(manifest: Manifest) -> Iterator[dict[str, Any]]:
     for path in manifest.paths("rejects-"):
         for batch in read_ipc(path, "reject").to_batches():
             yield from batch.to_pylist()
-
-
-def place_of(manifests: dict[str, Manifest], shard: int, row: int) -> dict[str, Any]:
-    """A document in short: where it is, its id, source, name, URL and first words."""
-    table = read_ipc(text_paths(manifests["clean"])[shard], "text").slice(row, 1)
-    document = table.to_pylist()[0]
-    return {
-        "shard": shard,
-        "row": row,
-        "id": document["id"].hex(),
-        **{name: document[name] for name in ("source", "name", "url")},
-        "snippet": document["text"][:SNIPPET],
-    }
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -174,22 +165,31 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _rows(manifests: dict[str, Manifest], dropped: bool, whole: bool) -> Iterator[dict[str, Any]]:
+def _rows(
+    manifests: dict[str, Manifest], dropped: bool, whole: bool, against: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     stages = decision_stages(manifests)
+    written = KeptTexts(manifests["split"]) if "split" in manifests and not dropped else None
     for shard, path in enumerate(text_paths(manifests["clean"])):
         stage, reason = first_reasons(manifests, shard, stages)
         languages = _languages(manifests, shard)
+        spans = None if dropped or written else spans_at(manifests, shard, len(reason))
         wanted = np.array([(why is not None) == dropped for why in reason], dtype=bool)
         for row, document in _documents(path, wanted):
             language = languages[row] if languages else NO_LANGUAGE
             found = _row(document, language, shard, row, whole and not dropped)
             found |= {"stage": stage[row], "drop_reason": reason[row]}
-            text, spans = document["text"], None if dropped else language["spans"]
-            text = text if spans is None else cut(text.encode(), spans).decode()
+            text = document["text"]
+            if written is not None:
+                kept = written.at((shard, row))
+                if kept is None:
+                    continue
+                found |= {"side": kept.side, "stream": kept.stream}
+                text = kept.text
+            elif spans is not None and (ranges := spans[row]) is not None:
+                text = cut(text.encode(), ranges).decode()
             found["text"] = text if whole else text[:SNIPPET]
-            if stage[row] in stages:
-                found |= _why(manifests, stage[row], shard, row)
-            yield found
+            yield found | _why(manifests, stage[row], shard, row, against)
     if dropped:
         yield from _reject_rows(manifests["clean"])
 
@@ -215,7 +215,7 @@ def _row(
     return found
 
 
-NO_LANGUAGE: dict[str, Any] = {"lang": None, "confidence": None, "variety": "", "spans": None}
+NO_LANGUAGE: dict[str, Any] = {"lang": None, "confidence": None, "variety": ""}
 
 
 def _languages(manifests: dict[str, Manifest], shard: int) -> list[dict[str, Any]]:
@@ -225,16 +225,19 @@ def _languages(manifests: dict[str, Manifest], shard: int) -> list[dict[str, Any
     return [plain(row) for row in decision(manifests, "langid", shard).select(columns).to_pylist()]
 
 
-def _why(manifests: dict[str, Manifest], stage: str, shard: int, row: int) -> dict[str, Any]:
+def _why(
+    manifests: dict[str, Manifest], stage: str, shard: int, row: int, against: Sequence[str]
+) -> dict[str, Any]:
+    """duplicate_of and jaccard; where a decision stage dropped the document, also its values."""
+    if stage not in DECISION_STAGES:
+        return dict(NO_DUPLICATE)
     values = plain(decision(manifests, stage, shard).slice(row, 1).to_pylist()[0])
     values.pop("reason")
-    return {"values": values, "duplicate_of": duplicate_of(manifests, values)}
+    other = duplicate_of(manifests, (shard, row), values, against)
+    return {"duplicate_of": other, "jaccard": jaccard_of(stage, values), "values": values}
 
 
-def duplicate_of(manifests: dict[str, Manifest], values: dict[str, Any]) -> dict[str, Any] | None:
-    """The document that stays in this one's place, with its snippet."""
-    shard, row = values.get("duplicate_of_shard"), values.get("duplicate_of_row")
-    return None if shard is None or row is None else place_of(manifests, shard, row)
+NO_DUPLICATE: dict[str, Any] = {"duplicate_of": None, "jaccard": None}
 
 
 def _reject_rows(clean: Manifest) -> Iterator[dict[str, Any]]:
@@ -253,6 +256,7 @@ def _reject_rows(clean: Manifest) -> Iterator[dict[str, Any]]:
             "variety": "",
             "stage": "clean",
             "drop_reason": row["reason"],
+            **NO_DUPLICATE,
             "text": row["snippet"],
             **{name: row[name] for name in ("file", "position", "offset", "bytes")},
         }

@@ -8,18 +8,14 @@ import sys
 
 import pytest
 
+from in_process import here
 from mutirao.cli.main import COMMANDS
 
 
-def mutirao(*arguments: str, cwd=None, env=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "mutirao.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=env,
-        timeout=60,
-    )
+def mutirao(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    """The command in a process of its own: what a user starts, imports and all."""
+    command = [sys.executable, "-m", "mutirao.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
 
 
 def test_help_lists_every_command_in_80_columns():
@@ -67,10 +63,16 @@ def test_every_command_has_help_of_at_most_80_columns(command):
     ],
 )
 def test_wrong_input_gets_one_sentence_and_exit_code(arguments, code, words, tmp_path):
-    done = mutirao(*arguments, cwd=tmp_path)
+    done = here(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_ends_with_the_exit_code_and_the_sentence(tmp_path):
+    done = mutirao("rnu", cwd=tmp_path)
+    assert done.returncode == 2 and "run" in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
 
 
 def test_dry_run_lists_the_stages_and_starts_nothing(tmp_path):
@@ -84,7 +86,7 @@ def test_dry_run_lists_the_stages_and_starts_nothing(tmp_path):
 def test_dry_run_works_without_the_data(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: far\nsources:\n  - path: not/here.jsonl\n")
-    done = mutirao("run", str(recipe), "--dry-run", "--json", cwd=tmp_path)
+    done = here("run", str(recipe), "--dry-run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     assert "not/here.jsonl" in value["sources_problem"]
@@ -100,17 +102,17 @@ def test_dry_run_works_without_the_data(tmp_path):
 )
 def test_dry_run_knows_the_reference_models(preset, parameters, tmp_path):
     arguments = ["--set", f"model.preset={preset}", "--set", "tokenizer.vocab_size=32000"]
-    done = mutirao("run", "demo", "--dry-run", "--json", *arguments, cwd=tmp_path)
+    done = here("run", "demo", "--dry-run", "--json", *arguments, cwd=tmp_path)
     assert json.loads(done.stdout)["parameters"] == parameters
 
 
 def test_recipes_are_listed_copied_and_checked(tmp_path):
-    assert "demo" in mutirao("recipe", "list").stdout
-    done = mutirao("recipe", "copy", "demo", "mine.yaml", cwd=tmp_path)
+    assert "demo" in here("recipe", "list", cwd=tmp_path).stdout
+    done = here("recipe", "copy", "demo", "mine.yaml", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "mine.yaml").exists()
-    again = mutirao("recipe", "copy", "demo", "mine.yaml", cwd=tmp_path)
+    again = here("recipe", "copy", "demo", "mine.yaml", cwd=tmp_path)
     assert again.returncode == 2 and "already" in again.stderr
-    done = mutirao("recipe", "check", "mine.yaml", "--json", cwd=tmp_path)
+    done = here("recipe", "check", "mine.yaml", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["files"] >= 5
 
 
@@ -118,13 +120,13 @@ def test_init_counts_and_writes_a_recipe_that_checks(tmp_path):
     text = "Era uma vez uma pequena cidade do interior, onde todos se conheciam. " * 5
     for number in range(3):
         (tmp_path / f"t{number}.txt").write_text(text)
-    done = mutirao(
+    done = here(
         "init", "meu", "--language", "pt", "--input", "t0.txt", "t1.txt", "t2.txt", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "3 documents" in done.stdout and "por 100" in done.stdout
     recipe = (tmp_path / "meu" / "recipe.yaml").read_text()
     assert len(recipe.splitlines()) < 60 and recipe.count("#") > 10
-    assert mutirao("recipe", "check", "meu/recipe.yaml", cwd=tmp_path).returncode == 0
-    again = mutirao("init", "meu", "--language", "pt", "--input", "t0.txt", cwd=tmp_path)
+    assert here("recipe", "check", "meu/recipe.yaml", cwd=tmp_path).returncode == 0
+    again = here("init", "meu", "--language", "pt", "--input", "t0.txt", cwd=tmp_path)
     assert again.returncode == 2 and "--force" in again.stderr

@@ -23,7 +23,7 @@ from cluster.package import build_wheel, unpack
 from cluster.submit import job_environment, submit_entrypoint
 from mutirao.core.progress import Progress
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -90,7 +90,7 @@ def wait_until_answers(address: str, process: subprocess.Popen, log: Path) -> No
         if process.poll() is not None:
             break
         try:
-            connect(address).list_jobs()
+            connect(address).submit_job(entrypoint="true")  # refused until the node's agent is up
             return
         except Exception:
             time.sleep(0.5)

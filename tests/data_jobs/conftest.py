@@ -31,14 +31,19 @@ def make_job(
 
 
 def run_stages(
-    root: Path, recipe: Recipe, until: str = "pack", use_ray: bool = False
+    root: Path,
+    recipe: Recipe,
+    until: str = "pack",
+    use_ray: bool = False,
+    without: tuple[str, ...] = (),
 ) -> dict[str, Manifest]:
     """The committed manifests of all stages up to `until`, as the composer makes them."""
+    from data_jobs.decontaminate import evaluation_sets
     from data_jobs.pipeline import STAGES
 
     done: dict[str, Manifest] = {}
     for stage in DATA_STAGES:
-        if stage == "decontaminate" and not recipe.decontaminate.against:
+        if stage in without or (stage == "decontaminate" and not evaluation_sets(recipe, root)):
             continue
         result = STAGES[stage](make_job(root, stage, recipe, done, use_ray))
         content = {

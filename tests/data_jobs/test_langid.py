@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import fasttext
 import pyarrow as pa
 import pytest
 
@@ -14,6 +13,7 @@ from data_jobs.language.langid_engine import first_opinion, identify_views
 from data_jobs.language.langid_paragraphs import paragraph_ranges
 from data_jobs.language.langid_windows import line, windows
 from data_jobs.language.spans import cut
+from data_jobs.language.steady_fasttext import train_supervised
 from data_jobs.language.train_langid import trainable
 from mutirao.core.errors import RecipeError
 from mutirao.core.schemas import read_ipc
@@ -47,11 +47,9 @@ def tiny_models(tmp_path_factory):
     for por, eng in (("pt", "en"), ("por_Latn", "eng_Latn")):
         rows = [f"__label__{por} {line(POR.encode())}", f"__label__{eng} {line(ENG.encode())}"]
         (folder / "train.txt").write_text("\n".join(rows * 10))
-        # Not smaller: see data_jobs/language/steady_fasttext.py on memory that nobody has cleared.
-        trained = fasttext.train_supervised(
-            str(folder / "train.txt"), dim=16, bucket=600_000, minn=2, maxn=3, epoch=20, lr=0.3,
-            thread=1, verbose=0,
-        )  # fmt: skip
+        trained = train_supervised(
+            str(folder / "train.txt"), 0, dim=16, bucket=600_000, minn=2, maxn=3, epoch=20, lr=0.3
+        )
         found[por] = str(folder / f"{por}.bin")
         trained.save_model(found[por])
     return found

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from data_jobs.quality.licenses import permitted, policy
+from in_process import here
 from mutirao.core.recipe_file import load_recipe, shipped_text
 
 RECIPE = load_recipe("pt-corpus").recipe
@@ -41,10 +42,10 @@ def test_a_source_that_is_left_out_names_its_license():
 
 
 def test_it_checks_without_a_network_and_does_not_run_without_one(tmp_path):
-    done = mutirao("recipe", "check", "pt-corpus", cwd=tmp_path)
+    done = here("recipe", "check", "pt-corpus", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{len(RECIPE.sources)} behind URLs" in done.stdout
-    done = mutirao("run", "pt-corpus", "--dry-run", cwd=tmp_path)
+    done = here("run", "pt-corpus", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and "162,417,408 parameters" in done.stdout
     done = mutirao("run", "pt-corpus", cwd=tmp_path)
     assert done.returncode == 4, done.stderr
@@ -52,7 +53,7 @@ def test_it_checks_without_a_network_and_does_not_run_without_one(tmp_path):
 
 
 def test_a_misspelt_license_stops_before_any_work(tmp_path):
-    done = mutirao("run", "demo", "--set", "filter.allowed_licenses=[CC-BY-5.0]", cwd=tmp_path)
+    done = here("run", "demo", "--set", "filter.allowed_licenses=[CC-BY-5.0]", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Did you mean CC-BY-" in done.stderr
     assert not list(tmp_path.rglob("files.json"))

@@ -32,7 +32,7 @@ def part_hashes(done) -> dict[str, str]:
     return {stage: manifest.content_hash for stage, manifest in done.items()}
 
 
-def corpus(helpers, tmp_path, count=300) -> dict:
+def corpus(helpers, tmp_path, count=180) -> dict:
     """Recipe fields of a corpus of six files with duplicates and near-duplicates in it. Each file
     is large beside a shard; the plain ones are read in two or three pieces, one is compressed."""
     for number in range(6):
@@ -57,7 +57,7 @@ def corpus(helpers, tmp_path, count=300) -> dict:
 def test_golden_hashes_change_only_with_output_version(stages, helpers, tmp_path):
     """If this fails on purpose: raise the stage's output_version in core/stages.py, then run with
     MUTIRAO_WRITE_GOLDEN=1. The hash covers every part's bytes, the counts and the info."""
-    done = stages(**corpus(helpers, tmp_path))
+    done = stages(**corpus(helpers, tmp_path, 300))
     found = {
         stage: {"output_version": BY_NAME[stage].output_version, "content_hash": value}
         for stage, value in part_hashes(done).items()
@@ -126,6 +126,7 @@ def test_more_key_ranges_give_the_same_decisions(helpers, tmp_path, monkeypatch)
     recipe = helpers.Recipe(**corpus(helpers, tmp_path))
     one = helpers.run_stages(tmp_path / "one", recipe, "neardup")
     monkeypatch.setattr("data_jobs.keyed.RANGE_BYTES", 3_000)
+    monkeypatch.setattr("data_jobs.near.candidates.RANGE_BYTES", 50_000)
     many = helpers.run_stages(tmp_path / "many", recipe, "neardup")
     assert part_hashes(many) == part_hashes(one)
 

@@ -14,6 +14,7 @@ from data_jobs.results.view import show, tally
 from mutirao.core.errors import RecipeError
 from mutirao.core.manifest import verify
 from mutirao.core.schemas import read_ipc
+from mutirao.core.stages import DECISION_STAGES
 
 
 def column(paths, kind: str, name: str) -> list:
@@ -45,17 +46,24 @@ def test_every_part_is_named_and_intact(sample_run):
         assert left == named | {f"{name}.part.json" for name in named}
 
 
-def test_planted_exact_copies_are_dropped(sample_run, planted):
+def test_of_planted_exact_copies_the_first_id_stays(sample_run, planted):
     found = decisions(sample_run, "exact")
-    copies = [row for row in planted if row["planted"] == "exact"]
-    assert all(found[row["id"]]["reason"] == "exact-duplicate" for row in copies)
+    texts = sample_run["clean"].paths("text-")
+    ids = dict(zip(column(texts, "text", "name"), column(texts, "text", "id"), strict=True))
+    pairs = [(row["id"], row["planted_of"]) for row in planted if row["planted"] == "exact"]
+    for pair in pairs:
+        first, second = sorted(pair, key=ids.__getitem__)
+        assert found[first]["hash"] == found[second]["hash"]
+        assert (found[first]["reason"], found[second]["reason"]) == (None, "exact-duplicate")
+    assert len(pairs) >= 10
 
 
 def test_planted_near_copies_are_found_with_their_true_jaccard(sample_run, planted):
     exact, found = decisions(sample_run, "exact"), decisions(sample_run, "neardup")
     others = [decisions(sample_run, stage) for stage in ("langid", "filter")]
     names = [column([p], "text", "name") for p in sample_run["clean"].paths("text-")]
-    edges = read_ipc(sample_run["neardup"].paths("edges")[0], "edges").to_pylist()
+    paths = sample_run["neardup"].paths("edges-")
+    edges = [edge for path in paths for edge in read_ipc(path, "edges").to_pylist()]
     verified = {
         frozenset((names[e["shard"]][e["row"]], names[e["other_shard"]][e["other_row"]])): e
         for e in edges
@@ -193,12 +201,15 @@ def test_counts_of_the_view_are_those_of_the_split(sample_run):
 
 def test_explain_finds_a_document_by_id_place_and_name(sample_run, planted, helpers):
     recipe = helpers.sample_recipe()
-    name = next(row["id"] for row in planted if row["planted"] == "exact")
+    reasons = {n: row["reason"] for n, row in decisions(sample_run, "exact").items()}
+    copies = [row for row in planted if row["planted"] == "exact"]
+    names = [name for row in copies for name in (row["id"], row["planted_of"]) if reasons[name]]
+    name = names[0]
     told = explain(sample_run, name, recipe)
     verdict = (told["kept"], told["stage"], told["drop_reason"])
     assert verdict == (False, "exact", "exact-duplicate")
-    assert [s["stage"] for s in told["stages"]] == ["exact", "langid", "filter", "neardup"]
-    assert told["stages"][2]["values"]["words"] > 0
+    assert [s["stage"] for s in told["stages"]] == list(DECISION_STAGES)
+    assert told["stages"][1]["values"]["words"] > 0
     assert explain(sample_run, told["id"], recipe) == told
     assert explain(sample_run, told["id"][:12], recipe) == told
     assert find(sample_run, f"{told['shard']}:{told['row']}") == (told["shard"], told["row"])

@@ -6,10 +6,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_jobs.results.forgotten import Traces, exact_copies, near_copies
-from data_jobs.results.scrub import blank_bytes, blank_rows, blank_tokens
+from data_jobs.near.index import (
+    PART_BITS,
+    read_bands,
+    read_signatures,
+    write_bands,
+    write_signatures,
+)
+from data_jobs.results.forgotten import Traces, exact_copies, named_duplicates, near_copies
+from data_jobs.results.scrub import blank_bands, blank_bytes, blank_rows, blank_tokens
 from mutirao.core.manifest import Manifest, Part
-from mutirao.core.schemas import EDGES, EXACT, TEXT, TOKENS_16, read_ipc, write_ipc
+from mutirao.core.schemas import EDGES, EXACT, NEARDUP, TEXT, TOKENS_16, read_ipc, write_ipc
 
 
 def row(number: int, text: str) -> dict:
@@ -71,6 +78,55 @@ def test_tokens_of_a_document_become_end_of_text(tmp_path, split):
     assert batches_of(path) == split
 
 
+def test_band_keys_of_a_document_say_nothing_and_the_others_are_still_found(tmp_path):
+    dice = np.random.default_rng(7)
+    keys = dice.integers(0, 2**64, (50, 6), np.uint64)
+    write_bands(tmp_path, "bands-00000.arrow", keys, np.arange(50))
+    path = tmp_path / "bands-00000.arrow"
+    blank_bands(path, [3, 40])
+    found, rows, offsets = read_bands(path)
+    assert len(found) == 300 and offsets[-1] == 300
+    for part in np.flatnonzero(np.diff(offsets)):
+        here = slice(offsets[part], offsets[part + 1])
+        assert set(found[here] >> np.uint64(64 - PART_BITS)) == {part}
+        assert (np.diff(rows[here].astype(int)) >= 0).all()
+    left = {(int(key), int(row)) for key, row in zip(found, rows, strict=True)}
+    others = [row for row in range(50) if row not in (3, 40)]
+    assert left == {(int(key), row) for row in others for key in keys[row]} | {(0, 3), (0, 40)}
+    raw = path.read_bytes()
+    assert not any(int(key).to_bytes(8, "little") in raw for key in keys[[3, 40]].ravel())
+    blank_bands(path, [3, 40])
+    assert path.read_bytes() == raw
+
+
+def test_a_signature_is_blanked_and_the_others_stay(tmp_path):
+    signatures = np.arange(40, dtype=np.uint8).reshape(4, 10) + 1
+    path = tmp_path / "signatures-00000.arrow"
+    write_signatures(tmp_path, path.name, signatures, np.array([True, True, False, True]))
+    blank_rows(path, "signatures", [1])
+    after = read_signatures(path)
+    assert after[1].tolist() == [0] * 10
+    assert (after[[0, 3]] == signatures[[0, 3]]).all()
+    assert signatures[1].tobytes() not in path.read_bytes()
+
+
+def test_decisions_that_name_a_forgotten_document_are_found_and_lose_its_id(tmp_path):
+    path = tmp_path / "neardup-00000.arrow"
+    gone, stays = b"g" * 16, b"s" * 16
+    rows = [
+        {"reason": "near-duplicate", "duplicate_of_id": one, "against": 0, "jaccard": 0.9}
+        for one in (stays, gone, None)
+    ]
+    write(path, NEARDUP, [pa.RecordBatch.from_pylist(rows, schema=NEARDUP)])
+    neardup = manifest(tmp_path, "neardup", [path.name])
+    assert named_duplicates(neardup, {gone}) == {0: [1]}
+    assert named_duplicates(neardup, set()) == {}
+    blank_rows(path, "duplicate", [1])
+    after = read_ipc(path, "decision.neardup").to_pylist()
+    assert [one["duplicate_of_id"] for one in after] == [stays, None, None]
+    assert after[1]["reason"] == "near-duplicate" and gone not in path.read_bytes()
+
+
 def test_bytes_keep_their_places(tmp_path):
     path = tmp_path / "a.log"
     path.write_bytes("é segredo!".encode())
@@ -93,12 +149,19 @@ def test_copies_are_found_by_hash_and_near_ones_by_edge_in_either_direction(tmp_
     exact = manifest(tmp_path, "exact", names)
     assert exact_copies(exact, {(0, 1)}) == {(0, 1), (1, 0)}
     assert exact_copies(exact, {(1, 1)}) == {(1, 1)}  # forgotten rows are no copies of each other
-    edges = [(0, 0, 0, 1, 0.9), (1, 0, 2, 1, 0.9), (0, 0, 2, 1, 0.8)]
-    arrays = [pa.array(c, f.type) for c, f in zip(zip(*edges, strict=True), EDGES, strict=True)]
-    write(tmp_path / "edges.arrow", EDGES, [pa.RecordBatch.from_arrays(arrays, schema=EDGES)])
-    neardup = manifest(tmp_path, "neardup", ["edges.arrow"])
+    parts = {
+        "edges-00000.arrow": [(0, 0, 0, 1, 0.9, -1), (0, 0, 2, 1, 0.8, -1), (0, 0, 5, 5, 0.8, 0)],
+        "edges-00001.arrow": [(1, 0, 2, 1, 0.9, -1)],
+    }
+    for name, edges in parts.items():
+        columns = zip(zip(*edges, strict=True), EDGES, strict=True)
+        arrays = [pa.array(c, f.type) for c, f in columns]
+        write(tmp_path / name, EDGES, [pa.RecordBatch.from_arrays(arrays, schema=EDGES)])
+    neardup = manifest(tmp_path, "neardup", list(parts))
     assert near_copies(neardup, {(0, 0)}) == {(0, 1), (2, 1)}
     assert near_copies(neardup, {(0, 1), (0, 0)}) == {(2, 1)}
+    assert near_copies(neardup, {(5, 5)}) == set()  # a row of an earlier result, not of this one
+    assert near_copies(neardup, {(2, 1)}) == {(0, 0), (1, 0)}
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def test_the_weight_of_a_source_changes_no_text(stages, helpers):
     heavy = stages(data, sources=[{"path": "a.jsonl", "weight": 3}], until="ingest")["ingest"]
     assert plain.content_hash == heavy.content_hash
     recipe = helpers.Recipe(sources=[Source(path="a.jsonl", weight=3)])
-    assert section_identity(recipe, ("sources",)) == {"sources": [{"weight": 3.0}]}
+    assert section_identity(recipe, ("sources",)) == {"sources": [{}]}
+    mix = [{"source": 0, "weight": 3.0, "max_epochs": None}]
+    assert section_identity(recipe, ("mix",)) == {"mix": mix}
 
 
 def test_a_table_and_a_dump_are_read_by_their_names(stages, helpers):

@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from data_jobs.exact import normalized
+from data_jobs.near.groups import ALL_PAIRS
 from data_jobs.read.fingerprints import source_fingerprints
 from data_jobs.read.sources import file_format
-from data_jobs.split import heldout_rule
-from data_jobs.survivors import ALL_PAIRS
 from data_jobs.tokenizer import train_bpe
 from mutirao.core.errors import RecipeError
 from mutirao.core.recipe import Recipe
@@ -98,21 +96,6 @@ def test_arrow_and_parquet_sources_are_read(stages, helpers, tmp_path, form):
     assert done["clean"].counts["rejected"] == {"not-text": 1}
 
 
-def test_normalisation_decides_what_is_equal(stages, helpers):
-    assert normalized(" A\n b ", "casefold") == "a b"
-    assert normalized(" A\n b ", "whitespace") == "A b"
-    assert normalized(" A\n b ", "none") == " A\n b "
-
-
-def test_the_first_of_equal_documents_stays(stages, helpers):
-    one, two = helpers.sentence(1), helpers.sentence(2)
-    rows = helpers.jsonl({"text": text} for text in (one, two, one.upper(), two + " ", one))
-    done = stages({"a.jsonl": rows}, until="exact")
-    found = read_ipc(done["exact"].paths("exact-")[0], "decision.exact").to_pylist()
-    assert [row["duplicate_of_row"] for row in found] == [None, None, 0, 1, 0]
-    assert found[0]["hash"] == found[2]["hash"] != found[1]["hash"]
-
-
 def test_languages_besides_the_recipes_can_be_kept(stages, helpers):
     english = "The fisherman left the house early in the morning and came back home at night."
     rows = helpers.jsonl([{"text": english}, {"text": "12 34 !!"}])
@@ -143,70 +126,6 @@ def test_bands_that_need_more_permutations_are_refused(stages, helpers):
         stages({"a.jsonl": data}, neardup={"bands": 30, "rows": 5}, until="neardup")
 
 
-def test_text_of_an_evaluation_set_is_dropped(stages, helpers):
-    question = helpers.sentence(77, 40)
-    rows = [{"text": helpers.sentence(k, 200)} for k in range(10)]
-    rows[4]["text"] += "\n" + question.upper()
-    files = {
-        "a.jsonl": helpers.jsonl(rows),
-        "exam.json": json.dumps({"data": [{"q": question, "a": ["sim"]}]}).encode(),
-    }
-    sources = [{"path": "a.jsonl"}]
-    against = {"against": ["exam.json"]}
-    keep = {"keep": ["por", "glg"], "min_confidence": 0}  # made-up words look Galician
-    done = stages(files, sources=sources, decontaminate=against, langid=keep, until="split")
-    found = read_ipc(done["decontaminate"].paths("decontaminate-")[0]).to_pylist()
-    assert [row["reason"] for row in found].count("evaluation-text") == 1
-    assert found[4]["matched"] == "exam.json" and 0 < found[4]["overlap"] < 1
-    assert done["decontaminate"].content["info"]["short_evaluation_texts"] == {"exam.json": 1}
-    assert done["split"].content["info"]["dropped"]["decontaminate"]
-
-
-def test_a_missing_evaluation_file_is_one_error(stages, helpers):
-    data = helpers.jsonl([{"text": helpers.sentence(1)}])
-    with pytest.raises(RecipeError, match=r"Cannot read the evaluation file[\s\S]*exam\.json"):
-        stages({"a.jsonl": data}, decontaminate={"against": ["exam.json"]}, until="decontaminate")
-
-
-def test_every_source_of_twenty_documents_holds_one_out():
-    def unit(source, count, least):
-        kept = {source: {"documents": count, "text_bytes": 1}}
-        info = {"smallest": {source: str(least)}, "kept_per_source": kept}
-        return {"part": {"info": info}}
-
-    high = 2**63
-    rule = heldout_rule([unit("a", 20, high + 1), unit("b", 19, high), unit("c", 99, 5)], 0.01)
-    assert rule["forced"] == [high + 1]
-    assert heldout_rule([unit("b", 19, high)], 0.01)["forced"] == [high]
-
-
-def test_adding_a_source_moves_no_document_between_train_and_heldout(stages, helpers, tmp_path):
-    def sides(done):
-        return {
-            side: {
-                text
-                for path in done["split"].paths(f"{side}-")
-                for text in read_ipc(path, "kept").column("text").to_pylist()
-            }
-            for side in ("train", "heldout")
-        }
-
-    rows = helpers.jsonl({"text": helpers.sentence(k, 200)} for k in range(200))
-    more = helpers.jsonl({"text": helpers.sentence(k, 200)} for k in range(200, 260))
-    for name, data in (("a.jsonl", rows), ("0.jsonl", more)):
-        (tmp_path / name).write_bytes(data)
-    runs = [
-        helpers.run_stages(
-            tmp_path / number,
-            Recipe(sources=[{"path": str(tmp_path / n)} for n in names], split={"heldout": 0.1}),
-            "split",
-        )
-        for number, names in (("one", ["a.jsonl"]), ("two", ["0.jsonl", "a.jsonl"]))
-    ]
-    first, second = map(sides, runs)
-    assert first["heldout"] <= second["heldout"] and first["train"] <= second["train"]
-
-
 def test_a_tokenizer_is_the_same_each_time_and_knows_every_byte():
     texts = ["o rato roeu a roupa do rei de roma", "ção não é à toa"] * 50
     one, two = (train_bpe(iter(texts), 400, 8) for _ in range(2))
@@ -224,19 +143,6 @@ def test_a_tiny_text_gives_a_smaller_vocabulary_and_says_so(stages, helpers):
     done = stages({"a.jsonl": rows}, tokenizer={"vocab_size": 50_000}, until="tokenizer")
     info = done["tokenizer"].content["info"]
     assert info["asked_vocab_size"] == 50_000 and 320 < info["vocab_size"] < 5_000
-
-
-def test_ids_beyond_65535_are_packed_as_uint32(stages, helpers):
-    from data_jobs.pack import encode
-
-    rows = helpers.jsonl({"text": helpers.sentence(k, 100)} for k in range(30))
-    done = stages({"a.jsonl": rows}, tokenizer={"vocab_size": 400}, langid={"min_confidence": 0})
-    part = str(done["split"].paths("train-")[0])
-    item = {"wide": True, "eos": 65_536, "segments": [[part, 0, 2]]}
-    item["tokenizer"] = str(done["tokenizer"].paths("tokenizer.json")[0])
-    tokens, documents, sources = encode(item)
-    assert str(tokens.dtype) == "uint32" and tokens[-1] == 65_536
-    assert documents.num_rows == 2 and sum(sources.values()) == len(tokens)
 
 
 def test_token_shards_take_about_as_many_bytes_as_asked_for(stages, helpers):

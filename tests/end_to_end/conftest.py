@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from in_process import here
 from tiny_recipe import RECIPE
 
 
@@ -30,10 +31,14 @@ class Place:
             str(self.workdir),
         ]
 
-    def call(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+    def call(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, timeout=timeout
         )
+
+    def look(self, *arguments: str) -> subprocess.CompletedProcess:
+        """A command that only reads, in this process, which need not import all anew."""
+        return here(*arguments, "--workdir", str(self.workdir), cwd=self.workdir.parent)
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start in a session of its own, output to a file that `seen` reads."""

@@ -14,7 +14,7 @@ import pytest
 
 from tiny_recipe import RECIPE
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_killed_drivers_and_workers_end_with_the_same_hashes(finished, place):
@@ -56,6 +56,7 @@ def test_sigterm_in_a_data_stage_is_resumable_with_exit_75(place, finished, engi
     assert all(value == calm[name] for name, value in place.hashes().items())
 
 
+@pytest.mark.soak  # above: as far as split; test_same_bytes.py: all stages, another text
 def test_without_ray_the_data_is_the_same(place, finished):
     done = place.call("run", str(RECIPE), "--until", "pack", "--no-ray")
     assert done.returncode == 0, done.stderr
@@ -65,25 +66,25 @@ def test_without_ray_the_data_is_the_same(place, finished):
 
 
 def test_damage_in_the_store_is_found_and_mended(place):
-    done = place.call("run", str(RECIPE), "--until", "split", "--no-ray")
+    done = place.call("run", str(RECIPE), "--until", "clean", "--no-ray")
     assert done.returncode == 0, done.stderr
     before = place.hashes()
-    (shard,) = place.workdir.glob("store/split/*/train-00000.arrow")
+    (shard,) = place.workdir.glob("store/clean/*/text-00000.arrow")
     with open(shard, "r+b") as stream:
         stream.seek(5000)
         stream.write(b"\0\1\2\3")
-    checked = place.call("store", "verify")
-    assert checked.returncode == 3 and "train-00000.arrow" in checked.stdout
-    again = place.call("run", str(RECIPE), "--until", "split", "--no-ray", "--redo", "split")
+    checked = place.look("store", "verify")
+    assert checked.returncode == 3 and "text-00000.arrow" in checked.stdout
+    again = place.call("run", str(RECIPE), "--until", "clean", "--no-ray", "--redo", "clean")
     assert again.returncode == 0
-    assert place.call("store", "verify").returncode == 0
+    assert place.look("store", "verify").returncode == 0
     assert place.hashes() == before
 
 
 def test_removed_runs_leave_results_that_gc_gives_back(place):
     assert place.call("run", str(RECIPE), "--until", "clean", "--no-ray").returncode == 0
-    assert place.call("runs", "remove", "tiny", "--yes").returncode == 0
-    gone = json.loads(place.call("store", "gc", "--json").stdout)
+    assert place.look("runs", "remove", "tiny", "--yes").returncode == 0
+    gone = json.loads(place.look("store", "gc", "--json").stdout)
     assert {item["stage"] for item in gone["removed"]} == {"ingest", "clean"}
     assert list(place.workdir.glob("store/*/*")) == []
 

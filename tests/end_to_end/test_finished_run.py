@@ -10,7 +10,7 @@ import pytest
 from mutirao.core.stages import STAGE_NAMES
 from tiny_recipe import RECIPE
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run_dir(place):
@@ -28,7 +28,7 @@ def test_every_stage_is_committed_and_the_run_says_so(finished):
 
 
 def test_the_model_beats_the_unigram_model_on_held_out_text(finished):
-    value = json.loads(finished[0].call("runs", "show", "tiny", "--json").stdout)["evaluation"]
+    value = json.loads(finished[0].look("runs", "show", "tiny", "--json").stdout)["evaluation"]
     assert 0 < value["bits_per_byte"] <= value["unigram_bits_per_byte"] - 0.05
 
 
@@ -36,7 +36,7 @@ def test_hugging_face_loads_the_exported_folder(finished, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target = tmp_path / "model"
-    assert finished[0].call("model", "export", "tiny", "--output", str(target)).returncode == 0
+    assert finished[0].look("model", "export", "tiny", "--output", str(target)).returncode == 0
     model = AutoModelForCausalLM.from_pretrained(target)
     tokenizer = AutoTokenizer.from_pretrained(target)
     ids = tokenizer("A função retorna", return_tensors="pt").input_ids
@@ -58,13 +58,13 @@ def test_the_same_command_again_does_no_finished_work(finished):
 
 
 def test_dry_run_of_a_finished_run_has_nothing_to_do(finished):
-    done = finished[0].call("run", str(RECIPE), "--dry-run", "--json")
+    done = finished[0].look("run", str(RECIPE), "--dry-run", "--json")
     assert {row["state"] for row in json.loads(done.stdout)["stages"]} == {"done"}
 
 
 def test_dry_run_says_which_field_makes_a_stage_run_again(finished):
     changed = ["--set", "neardup.threshold=0.7"]
-    done = finished[0].call("run", str(RECIPE), "--dry-run", "--json", *changed)
+    done = finished[0].look("run", str(RECIPE), "--dry-run", "--json", *changed)
     rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
     assert rows["filter"]["state"] == "done"
     assert rows["neardup"]["state"] == "to do"
@@ -84,23 +84,23 @@ def lines(done) -> list[dict]:
 
 def test_documents_can_be_seen_and_explained(finished):
     place, _ = finished
-    kept = lines(place.call("data", "show", "tiny", "--limit", "3", "--json"))
+    kept = lines(place.look("data", "show", "tiny", "--limit", "3", "--json"))
     assert len(kept) == 3 and all(row["text"] and row["source"] for row in kept)
-    dropped = lines(place.call("data", "show", "tiny", "--dropped", "--json"))
+    dropped = lines(place.look("data", "show", "tiny", "--dropped", "--json"))
     assert {"exact", "langid", "filter"} <= {row["stage"] for row in dropped}
     document = next(row for row in dropped if row["stage"] == "langid")
-    story = json.loads(place.call("data", "explain", "tiny", document["id"], "--json").stdout)
+    story = json.loads(place.look("data", "explain", "tiny", document["id"], "--json").stdout)
     assert story["drop_reason"] == document["drop_reason"]
     assert "filter" in [stage["stage"] for stage in story["stages"]]
-    plain = place.call("data", "explain", "tiny", document["id"])
+    plain = place.look("data", "explain", "tiny", document["id"])
     assert f"dropped by langid: {document['drop_reason']}" in plain.stdout
-    missing = place.call("data", "explain", "tiny", "ffffffffffff")
+    missing = place.look("data", "explain", "tiny", "ffffffffffff")
     assert missing.returncode == 2 and "No such document" in missing.stderr
 
 
 def test_batches_can_be_peeked_and_the_model_sampled(finished):
     place, _ = finished
-    rows = json.loads(place.call("model", "peek", "tiny", "--step", "3", "--json").stdout)
+    rows = json.loads(place.look("model", "peek", "tiny", "--step", "3", "--json").stdout)
     assert len(rows) == 16 and all(len(row["tokens"]) == 65 for row in rows)
     first = place.call("model", "sample", "tiny", "--prompt", "A função", "--tokens", "8")
     again = place.call("model", "sample", "tiny", "--prompt", "A função", "--tokens", "8")
@@ -109,10 +109,10 @@ def test_batches_can_be_peeked_and_the_model_sampled(finished):
 
 
 def test_the_ledger_covers_the_stages(finished):
-    value = json.loads(finished[0].call("energy", "show", "tiny", "--json").stdout)
+    value = json.loads(finished[0].look("energy", "show", "tiny", "--json").stdout)
     assert {"langid", "train"} <= set(value["stages"])
     assert value["stages"]["train"]["energy_j"] > 0
-    plain = finished[0].call("energy", "show", "tiny")
+    plain = finished[0].look("energy", "show", "tiny")
     assert "kWh" in plain.stdout and "train" in plain.stdout
 
 
@@ -124,11 +124,11 @@ def test_the_report_is_one_offline_page_with_the_results(finished):
 
 def test_the_store_is_sized_verified_and_kept(finished):
     place, _ = finished
-    size = json.loads(place.call("store", "size", "--json").stdout)
+    size = json.loads(place.look("store", "size", "--json").stdout)
     assert size["train"]["bytes"] > 0 and size["train"]["unused_bytes"] == 0
-    checked = json.loads(place.call("store", "verify", "--json").stdout)
+    checked = json.loads(place.look("store", "verify", "--json").stdout)
     assert checked == {"checked": 12, "problems": []}
-    gone = json.loads(place.call("store", "gc", "--dry-run", "--json").stdout)
+    gone = json.loads(place.look("store", "gc", "--dry-run", "--json").stdout)
     assert gone["removed"] == []
 
 
@@ -141,7 +141,7 @@ def test_arrow_shards_open_in_hugging_face_datasets(finished):
 
 
 def test_runs_are_listed_with_their_state(finished):
-    listed = finished[0].call("runs", "list")
+    listed = finished[0].look("runs", "list")
     assert "tiny-" in listed.stdout and "done" in listed.stdout
-    logs = finished[0].call("runs", "logs", "tiny")
+    logs = finished[0].look("runs", "logs", "tiny")
     assert "evaluate" in logs.stdout

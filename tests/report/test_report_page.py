@@ -248,3 +248,24 @@ def test_a_stopped_run_says_why(tmp_path):
 )
 def test_numbers_have_three_digits_and_no_exponent(value, text):
     assert wording.significant(value) == text
+
+
+def test_the_tokenizer_stands_beside_those_it_was_compared_with(run):
+    run_dir, manifests = run
+    row = {"tokens_per_word": 1.2345, "bytes_per_token": 4.9, "single_byte_share": 0.25}
+    made = manifests["tokenizer"]
+    made.content["info"].update(row, sources={"leis": {**row, "tokens_per_word": 1.5}})
+    made.provenance["notes"] = {"compared": {"their/tok<1>": {**row, "tokens_per_word": 1.7}}}
+    facts = gather(run_dir, manifests, RECIPE)
+    assert [(one.tokenizer, one.source, one.tokens_per_word) for one in facts.fertility] == [
+        ("", "", 1.2345),
+        ("", "leis", 1.5),
+        ("their/tok<1>", "", 1.7),
+    ]
+    page = Checker(render(facts))
+    assert "their/tok<1>" in page.text and "1.234" in page.text and "tokenizer" in page.ids
+
+
+def test_a_run_without_fertility_has_no_section_of_it(run):
+    run_dir, manifests = run
+    assert "tokenizer" not in Checker(render(gather(run_dir, manifests, RECIPE))).ids

@@ -81,6 +81,25 @@ def test_the_evidence_of_the_pack_and_what_a_thin_one_would_drop_are_told(run):
     assert "Thresholds: min_words 5, law: min_words 3" in said
 
 
+def test_evaluation_sets_that_were_looked_for_and_found_are_told(run):
+    _, manifests = run
+    row = {"name": "exame", "title": "Exame", "texts": 12, "short_texts": 2, "texts_found": 5}
+    row |= {"documents_dropped": 3, "common_ngrams": 1, "share_found": 0.5}
+    none = {**row, "name": "a", "texts": 2, "texts_found": 0, "documents_dropped": 0}
+    info = {"sets": [none, row], "not_looked_for": ["assin2"]}
+    manifests["decontaminate"] = replace(manifests["filter"], content={"info": info})
+    drops = (Drop("decontaminate", "evaluation-text", 3),)
+    found = gather_rules(manifests, drops)
+    assert [one.name for one in found.evaluation] == ["exame", "a"]
+    page = render(facts(found))
+    said = text_of(page)
+    assert "exame 10 5 (50%) 3 1 a 0 0 (–) 0 1" in said
+    assert "only their names are known: assin2." in said
+    Checker(page)
+    del manifests["decontaminate"]
+    assert "Evaluation sets" not in text_of(render(facts(gather_rules(manifests, drops))))
+
+
 @pytest.mark.parametrize(("evidence", "words"), [("measured", "are measured"), ("none", "no pack")])
 def test_a_run_that_dropped_nothing_still_says_by_what_it_was_judged(evidence, words):
     page = render(facts(Rules(100, pack="glg_Latn", evidence=evidence)))

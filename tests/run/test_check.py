@@ -15,6 +15,7 @@ from mutirao.run.dry_run import dry_run
 from mutirao.run.execute import Options, execute
 
 WRONG = {
+    "preferred source": {"exact": {"prefer": ["txt"]}},
     "threshold": {"filter": {"thresholds": {"min_word": 3}}},
     "variety": {"langid": {"varieties": ["pt-BZ"]}},
     "language model": {"langid": {"model": "nada.bin"}},

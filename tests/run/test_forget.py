@@ -61,7 +61,7 @@ def texts() -> list[dict]:
         words = [dice.choice(WORDS) + (str(number) if k % 9 == 0 else "") for k in range(70)]
         rows.append({"id": f"doc-{number}", "text": " ".join(words) + "."})
     rows[7] = {"id": NAME, "url": URL, "text": f"{SECRET}, que {rows[7]['text']}"}
-    rows.append({"id": "copia-99", "text": rows[7]["text"].upper()})
+    rows.append({"id": "copia-99", "text": rows[7]["text"].replace("casa", "CASA")})
     rows.append({"id": "perto-98", "text": rows[7]["text"].replace("chuva", "sol", 1)})
     return rows
 
@@ -157,9 +157,9 @@ def test_a_forgotten_document_is_in_no_file_and_the_store_is_whole(place, workdi
     receipt = take_down(workdir, ids=(NAME,), near=True)
     assert (receipt["documents"], receipt["copies"]) == (1, 2)
     assert holders(workdir.root, words) == set()
-    assert verify_all(workdir) == (9, [])
+    assert verify_all(workdir) == (10, [])
     again = go(workdir, place)
-    assert sum("done earlier" in line for line in again) == 9
+    assert sum("done earlier" in line for line in again) == 10
     assert (run.directory / "logs" / "0002.log").read_text().startswith("one line\nxxx")
     found = manifests(workdir, load_run(run.directory))
     assert len(list(show(found))) == found["split"].counts["documents_out"] - 1
@@ -206,7 +206,7 @@ def test_a_takedown_survives_kill_9(place, workdir):
     receipt = take_down(workdir, ids=(NAME,))
     assert (receipt["documents"], receipt["copies"]) == (1, 2)
     assert holders(workdir.root, ["Maria Joaquina", URL, NAME]) == set()
-    assert verify_all(workdir) == (9, [])
+    assert verify_all(workdir) == (10, [])
 
 
 @pytest.mark.parametrize("stage", ["blank_bytes", "blank_rows"])
@@ -228,7 +228,7 @@ def test_a_takedown_that_was_killed_is_finished_by_the_same_command(
     receipt = take_down(workdir, **({"ids": (NAME,)} if stage == "blank_rows" else {}))
     assert (receipt["documents"], receipt["copies"]) == (1, 2)
     assert holders(workdir.root, ["Maria Joaquina", URL, NAME]) == set()
-    assert verify_all(workdir) == (9, [])
+    assert verify_all(workdir) == (10, [])
     assert not (workdir.root / "takedown" / "pending.json").exists()
 
 
@@ -246,6 +246,27 @@ def test_near_duplicates_are_named_and_stay_unless_asked_for(workdir):
     assert receipt["near_duplicates"] == ids_of(workdir, "perto-98")
     assert (receipt["documents"], receipt["copies"]) == (1, 1)
     assert holders(workdir.root, ["perto-98"])
+
+
+def test_near_duplicates_in_a_later_crawl_are_found_and_no_longer_name_the_document(place, workdir):
+    (first,) = all_runs(workdir)
+    text = next(row["text"] for row in texts() if row["id"] == NAME)
+    backwards = [" ".join(reversed(row["text"].split())) for row in texts()[:6]]
+    rows = [{"id": f"novo-{n}", "text": one} for n, one in enumerate(backwards)]
+    rows.append({"id": "parecido-1", "text": text.replace("morar", "viver", 1)})
+    (place / "novo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    against = f"neardup.against=[work/runs/{first.id}]"
+    go(workdir, place, "sources=[{path: novo.jsonl}]", against)
+    newest = all_runs(workdir)[0]
+    (dropped,) = [r for r in show(manifests(workdir, newest), True) if r["name"] == "parecido-1"]
+    (known,) = ids_of(workdir, "parecido-1")
+    assert dropped["drop_reason"] == "near-duplicate" and dropped["jaccard"] > 0.8
+    asked = read_wanted((NAME,), (), ())
+    assert known in forget(workdir, asked, False, "", True, print)["near_duplicates"]
+    take_down(workdir, ids=(NAME,), near=True)
+    assert holders(workdir.root, ["Maria Joaquina", "parecido-1", known]) == set()
+    assert holders(workdir.root, [dropped["duplicate_of"]["id"]]) == set()
+    assert verify_all(workdir)[1] == []
 
 
 def test_the_list_and_the_receipt_hold_no_text_and_the_key_is_private(workdir):

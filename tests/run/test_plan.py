@@ -100,9 +100,9 @@ def test_a_result_that_is_gone_and_a_stage_begun_are_told_apart(workdir):
 
 
 def test_decontaminate_takes_part_only_with_something_to_compare():
-    names = [stage.name for stage in stages_of(recipe())]
+    names = [stage.name for stage in stages_of(recipe(decontaminate={"pack_sets": False}), Path())]
     assert "decontaminate" not in names
-    with_it = [s.name for s in stages_of(recipe(decontaminate={"against": ["t.jsonl"]}))]
+    with_it = [s.name for s in stages_of(recipe(decontaminate={"against": ["t.jsonl"]}), Path())]
     assert "decontaminate" in with_it
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from mutirao.core.errors import RecipeError
 from tiny_train import chain, make_pack, make_recipe
-from train_jobs import loader as loading
-from train_jobs.loader import Loader, heldout_batches, order, peek, permute
+from train_jobs import order as ordering
+from train_jobs.loader import Loader, heldout_batches, peek
+from train_jobs.order import order, permute
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 1000, 4097])
@@ -18,12 +19,12 @@ def test_the_permutation_hits_every_number_once(count):
 
 @pytest.mark.parametrize("count", [1, 10, 99, 100, 101, 357])
 def test_the_two_levels_together_hit_every_sequence_once(monkeypatch, count):
-    monkeypatch.setattr(loading, "BLOCK", 10)
+    monkeypatch.setattr(ordering, "BLOCK", 10)
     assert sorted(order(np.arange(count), count, "42/0")) == list(range(count))
 
 
 def test_seeking_gives_what_walking_gives(monkeypatch):
-    monkeypatch.setattr(loading, "BLOCK", 16)
+    monkeypatch.setattr(ordering, "BLOCK", 16)
     walked = order(np.arange(100), 100, "42/0")
     sought = [int(order(np.array([place]), 100, "42/0")[0]) for place in range(100)]
     assert walked.tolist() == sought
@@ -70,16 +71,18 @@ def test_sequences_are_slices_of_the_stream_across_file_borders(pack):
     loader = Loader(pack, make_recipe(), 16)
     stream = chain(6500)[:6000]
     for start in (0, 2990, 2999, 3000, 5983):
-        assert (loader.stream.read(start, 17) == stream[start : start + 17]).all()
+        assert (loader.streams[0].read(start, 17) == stream[start : start + 17]).all()
     inputs, labels, _ = loader.batch(0)
     assert (inputs[:, 1:] == labels[:, :-1]).all()
 
 
 def test_an_epoch_reads_every_sequence_once_and_the_next_another_order(pack):
     loader = Loader(pack, make_recipe(tokens=12_000), 16)
-    count = loader.sequences
-    first = loader.indices(np.arange(count))
-    second = loader.indices(np.arange(count, 2 * count))
+    count = loader.mix.shares[0].sequences
+    first = loader.places(np.arange(count))[1]
+    second = loader.places(np.arange(count, 2 * count))[1]
+    assert (loader.places(np.arange(count))[2] == 0).all()
+    assert (first == order(np.arange(count), count, "42/0")).all()
     assert sorted(first) == sorted(second) == list(range(count))
     assert (first != second).any()
 

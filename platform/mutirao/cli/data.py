@@ -10,17 +10,28 @@ from typing import Any
 import click
 
 from mutirao.cli.common import global_options, print_result, settings
-from mutirao.cli.data_files import clean, exact, filter_, langid
+from mutirao.cli.data_files import (
+    clean,
+    decontaminate,
+    exact,
+    filter_,
+    langid,
+    neardup,
+    pack,
+    tokenizer,
+)
 from mutirao.cli.data_forget import forget
 
 SHOWN = 10  # documents, where nobody says how many
+NEAR = 5  # near-duplicates on a page; --json has more
 
 
 @click.group()
 def data() -> None:
     """Judge plain files; show, explain, export and forget documents.
 
-    RESULT is a run, or the folder that clean, exact, langid or filter made.
+    RESULT is a run, or the folder that one of the commands from clean to pack
+    made of INPUT files.
     """
 
 
@@ -35,7 +46,8 @@ def show(result: str, dropped: bool, limit: int | None) -> None:
     """Documents that RESULT kept, or those it dropped and why.
 
     With --json one object a line: id, lang, lang_score, drop_reason, stage,
-    source, name, url, license, kind and the whole text.
+    duplicate_of (the document that stays), jaccard with it (1 where they are
+    equal), source, name, url, license, kind and the whole text.
     """
     from data_jobs.results.view import show as documents
     from mutirao.run.results import open_result
@@ -43,7 +55,8 @@ def show(result: str, dropped: bool, limit: int | None) -> None:
     found = open_result(settings().workdir, result)
     whole = settings().json
     count = SHOWN if limit is None and not whole else limit
-    for row in documents(found.manifests, dropped, count, whole):
+    against = found.run.recipe().neardup.against
+    for row in documents(found.manifests, dropped, count, whole, against):
         if whole:
             click.echo(json.dumps(row, ensure_ascii=False))
         else:
@@ -105,9 +118,17 @@ def _row_lines(row: dict[str, Any]) -> list[str]:
     if row["drop_reason"]:
         lines.append(f"  dropped by {row['stage']}: {row['drop_reason']}"[:79])
     if other := row.get("duplicate_of"):
-        lines.append(f"  stays in its place: {other['shard']}:{other['row']} {other['name']}"[:79])
+        alike = f", jaccard {row['jaccard']:.3f}" if row["jaccard"] is not None else ""
+        lines.append(f"  stays in its place: {_place(other)}{alike}"[:79])
     words = " ".join(str(row["text"])[:200].split())
     return [*lines, f"  {words[:76]}"] if words else lines
+
+
+def _place(other: dict[str, Any]) -> str:
+    """SHARD:ROW and name; of an earlier result also its folder."""
+    place = f"{other['shard']}:{other['row']} " if other["shard"] is not None else ""
+    named = place + (other.get("name") or other.get("id", "")[:12])
+    return f"{named} of {other['against']}" if "against" in other else named
 
 
 def _explain_lines(value: dict[str, Any]) -> list[str]:
@@ -120,6 +141,9 @@ def _explain_lines(value: dict[str, Any]) -> list[str]:
         f"  {' '.join(value['snippet'].split())[:76]}",
         f"  {verdict}",
     ]
+    whole, left = value.get("text_bytes", 0), value.get("kept_text_bytes", 0)
+    if left < whole and value["kept"]:
+        lines.append(f"  without some of its paragraphs: {left:,} of {whole:,} bytes stay")
     for stage in value["stages"]:
         lines += _stage_lines(stage, first=stage["stage"] == value["stage"])
     return lines
@@ -143,9 +167,26 @@ def _stage_lines(stage: dict[str, Any], first: bool) -> list[str]:
             )
     if thin := stage["values"].get("would_drop"):
         lines.append(f"   the pack is thin and drops nothing; measured, it would drop: {thin}"[:79])
+    return lines + [one[:79] for one in _duplicate_lines(stage)]
+
+
+def _duplicate_lines(stage: dict[str, Any]) -> list[str]:
+    """What stays in its place, also where that was dropped in turn; what else is near to it."""
+    lines = []
     if other := stage.get("duplicate_of"):
-        lines.append(f"   stays in its place: {other['shard']}:{other['row']} {other['id'][:12]}")
+        lines.append(f"   stays in its place: {_place(other)}{_fate(other)}")
+    if end := stage.get("in_the_end"):
+        lines.append(f"   stays in the end:   {_place(end)}{_fate(end)}")
+    if edges := stage.get("edges"):
+        size = stage["values"].get("cluster_size")
+        cluster = f" in a cluster of {size:,}" if size else ""
+        lines.append(f"   verified near: {edges:,}{cluster}; the most alike:")
+        lines += [f"     {near['jaccard']:<8.4g} {_place(near)}" for near in stage["near"][:NEAR]]
     return lines
+
+
+def _fate(other: dict[str, Any]) -> str:
+    return f", dropped by {other['stage']}: {other['drop_reason']}" if other.get("stage") else ""
 
 
 def _number(value: Any) -> str:
@@ -154,5 +195,6 @@ def _number(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-for command in (clean, exact, langid, filter_, forget):
+FILES = (clean, exact, langid, filter_, neardup, decontaminate, tokenizer, pack)
+for command in (*FILES, forget):
     data.add_command(command)

@@ -167,7 +167,7 @@ def _pack_json(pack: Pack) -> dict[str, Any]:
         "thresholds": pack.thresholds,
         "genres": pack.genres,
         "confusable": list(pack.confusable),
-        "evaluation": list(pack.evaluation),
+        "evaluation": [one.as_json() for one in pack.evaluation],
         "tokenizer": pack.tokenizer,
         "figures": pack.figures,
     }
@@ -182,9 +182,22 @@ def _pack_lines(pack: Pack) -> list[str]:
     for genre, limits in pack.genres.items():
         shown = ", ".join(f"{k} {'off' if v is None else f'{v:g}'}" for k, v in limits.items())
         lines += _wrapped(f"genre {genre}", shown)
-    for name in ("confusable", "evaluation"):
-        if found := getattr(pack, name):
-            lines += _wrapped(name, ", ".join(found))
+    if pack.confusable:
+        lines += _wrapped("confusable", ", ".join(pack.confusable))
+    return lines + _evaluation_lines(pack)
+
+
+def _evaluation_lines(pack: Pack) -> list[str]:
+    """The sets that `decontaminate` looks for, with their licence; then those it only knows."""
+    lines = []
+    for one in pack.evaluation:
+        if one.ngrams or one.file:
+            about = f"{one.title or one.name} ({one.license or 'no licence stated'})"
+            lines += _wrapped(f"evaluation {one.name}", about)
+    known = [one for one in pack.evaluation if not (one.ngrams or one.file)]
+    names = [f"{one.name} ({one.where})" if one.where else one.name for one in known]
+    if names:
+        lines += _wrapped("evaluation sets without a file", ", ".join(names))
     return lines
 
 

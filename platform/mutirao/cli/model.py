@@ -35,7 +35,8 @@ def peek(run: str, step: int, limit: int) -> None:
         row["text"] = tokenizer.decode(row["tokens"])
     lines = [f"Step {step}: {len(rows)} sequences of {context} tokens"]
     for row in rows[:limit]:
-        lines.append(f"  sequence {row['sequence']:,} (epoch {row['epoch']}):")
+        where = f"{row['stream']}, sequence {row['sequence']:,} (epoch {row['epoch']})"
+        lines.append(f"  {where}:")
         lines.append(f"    {' '.join(row['text'].split())[:74]}")
     print_result(rows, lines)
 

@@ -26,7 +26,26 @@ KEYS = (  # of pack.yaml
     *("confusable", "evaluation", "tokenizer", "figures"),
 )
 EVIDENCE = ("measured", "thin", "none")
+EVALUATION_KEYS = ("name", "title", "license", "origin", "ngrams", "file", "where")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, a tenth of the time
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A public set that models of the language are judged by. `decontaminate` looks for its
+    `ngrams` (hashes) or its `file`; of one with neither only the name is known."""
+
+    name: str
+    title: str = ""
+    license: str = ""  # of its texts: SPDX id
+    origin: str = ""  # what the hashes were made from: repository, commit, files
+    ngrams: str = ""  # a file beside the pack
+    file: str = ""  # the texts themselves, beside the pack
+    where: str = ""  # to get it
+
+    def as_json(self) -> dict[str, str]:
+        """The fields that are filled in, as pack.yaml has them."""
+        return {key: value for key in EVALUATION_KEYS if (value := getattr(self, key))}
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,7 @@ class Pack:
     genres: dict[str, dict[str, float | None]] = field(default_factory=dict)  # null: rule off
     word_characters: str = ""  # beyond `\w`: combining marks, apostrophes inside words
     confusable: tuple[str, ...] = ()  # ISO 639-3 codes of languages that are taken for it
-    evaluation: tuple[str, ...] = ()  # names of public sets
+    evaluation: tuple[EvaluationSet, ...] = ()
     tokenizer: dict[str, Any] = field(default_factory=dict)  # vocab_size, bytes_per_token to reach
     figures: dict[str, Any] = field(default_factory=dict)  # what the thresholds rest on
 
@@ -113,10 +132,30 @@ def _pack(name: str, language: str, data: bytes, cleaning: bytes, own: bool) -> 
         {genre: _numbers(limits) for genre, limits in genres.items()},
         content.get("word_characters", ""),
         tuple(content.get("confusable") or ()),
-        tuple(content.get("evaluation") or ()),
+        tuple(_evaluation(entry) for entry in content.get("evaluation") or ()),
         content.get("tokenizer") or {},
         content.get("figures") or {},
     )
+
+
+def beside_pack(pack: Pack, folder: Path | None, name: str) -> Path:
+    """A file that the pack names: in its own folder, else in the shipped pack's."""
+    shipped = Path(str(resources.files("mutirao.languages") / pack.code))
+    own = folder / Path(name).expanduser() if folder else None
+    return own if own and (own.exists() or not (shipped / name).exists()) else shipped / name
+
+
+def _evaluation(entry: Any) -> EvaluationSet:
+    """An entry of `evaluation`: fields, or a name alone."""
+    fields = {"name": entry} if isinstance(entry, str) else dict(entry)
+    for key, value in fields.items():
+        if key not in EVALUATION_KEYS:
+            raise ValueError(f"evaluation: no field {key!r}. {nearest(str(key), EVALUATION_KEYS)}")
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"evaluation: {key} must be a text, not {value!r}")
+    if not fields.get("name") or (fields.get("ngrams") and fields.get("file")):
+        raise ValueError("an evaluation set has a name, and `ngrams` or `file`, not both")
+    return EvaluationSet(**fields)
 
 
 def _numbers(limits: dict[str, Any] | None) -> dict[str, float | None]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FORMAT = 1
 
 T = TypeVar("T")
 Identity = Annotated[T, "identity"]
 Execution = Annotated[T, "execution"]
+Mixing = Annotated[T, "identity", "mixing"]  # of a source: read by training, not by the data stages
 
 
 class Section(BaseModel):
@@ -46,7 +47,21 @@ class Source(Section):
     completion_field: Identity[str] = "completion"
     license: Identity[str] = ""  # SPDX id for documents that carry none
     genre: Identity[str] = ""  # a genre of the language pack: its thresholds, where it has some
-    weight: Identity[float] = Field(1.0, ge=0)  # recorded with the source: nothing mixes by it yet
+    # How often training reads a token of this source beside one of a source with weight 1.
+    weight: Mixing[float] = Field(1.0, ge=0)
+    max_epochs: Mixing[float | None] = Field(None, gt=0)  # default: train.max_epochs
+
+
+class Tokenized(Section):
+    """Text that was tokenised elsewhere, with the tokenizer that `tokenizer.path` names."""
+
+    path: Execution[str | tuple[str, ...]]  # files or globs; the content is hashed
+    name: Identity[str] = ""  # of the stream; default: the file's stem
+    format: Identity[Literal["auto", "parquet", "npy", "megatron"]] = "auto"
+    ids_field: Identity[str] = "input_ids"  # parquet
+    eos: Identity[Literal["present", "add"]] = "present"  # add: put one after each document
+    weight: Mixing[float] = Field(1.0, ge=0)
+    max_epochs: Mixing[float | None] = Field(None, gt=0)
 
 
 class Ingest(Section):
@@ -69,6 +84,9 @@ class Clean(Section):
 
 class Exact(Section):
     normalize: Identity[Literal["none", "whitespace", "casefold"]] = "casefold"
+    # Sources whose documents stay before equal or nearly equal ones of others, the best first;
+    # neardup follows it too.
+    prefer: Identity[tuple[str, ...]] = ()
 
 
 class LangId(Section):
@@ -92,15 +110,24 @@ class Filter(Section):
 
 class NearDup(Section):
     threshold: Identity[float] = Field(0.8, gt=0, le=1)  # Jaccard of word 5-gram sets
-    permutations: Identity[int] = Field(100, gt=0)
-    bands: Identity[int] = Field(0, ge=0)  # 0: datasketch's optimum for threshold and recall
+    recall: Identity[float] = Field(0.999, gt=0, lt=1)  # of pairs at the threshold
+    permutations: Identity[int] = Field(112, gt=0)  # at most
+    bands: Identity[int] = Field(0, ge=0)  # 0: datasketch's choice for threshold and recall
     rows: Identity[int] = Field(0, ge=0)
     ngram: Identity[int] = Field(5, gt=0)
+    survivors: Identity[Literal["star", "closure"]] = "star"  # closure: one of each cluster stays
+    quality: Identity[str] = ""  # a score or value of `filter`: the higher stays; then the longer
+    # Results of earlier runs (folders): documents near to one that they kept are dropped.
+    against: Execution[tuple[str, ...]] = ()  # their content is hashed instead of the place
+    paragraphs: Identity[Literal["keep", "drop"]] = "keep"  # that stood in another document before
+    paragraph_words: Identity[int] = Field(20, gt=0)  # shorter ones are never dropped
 
 
 class Decontaminate(Section):
+    pack_sets: Identity[bool] = True  # the evaluation sets that the language pack names
     against: Identity[tuple[str, ...]] = ()  # evaluation files (jsonl, text); content is hashed
     ngram: Identity[int] = Field(13, gt=0)
+    min_words: Identity[int] = Field(8, gt=0)  # evaluation texts of fewer are not looked for
     max_overlap: Identity[float] = Field(0.0, ge=0, le=1)  # share of a document's n-grams
 
 
@@ -109,13 +136,17 @@ class Split(Section):
 
 
 class Tokenizer(Section):
+    kind: Identity[Literal["bpe", "sentencepiece-bpe", "sentencepiece-unigram"]] = "bpe"
+    path: Execution[str] = ""  # an existing tokenizer instead (its content is hashed)
     vocab_size: Identity[int] = Field(4096, ge=300, le=1_000_000)  # spare ids included
     spare_ids: Identity[int] = Field(64, ge=0)
     sample_bytes: Identity[int] = Field(50_000_000, gt=0)  # text the tokenizer is trained on
+    compare: Execution[tuple[str, ...]] = ()  # tokenizers whose fertility is reported beside it
 
 
 class Pack(Section):
     stream_bytes: Identity[int] = Field(256_000_000, gt=0)  # bytes per token shard
+    engine: Execution[Literal["auto", "fast", "huggingface"]] = "auto"  # the ids are the same
 
 
 class Model(Section):
@@ -192,7 +223,8 @@ class Recipe(Section):
     language: Identity[str] = "por_Latn"
     language_pack: Identity[str] = ""  # a folder of your own; its content is hashed too
     seed: Identity[int] = 42
-    sources: Identity[tuple[Source, ...]] = Field(min_length=1)
+    sources: Identity[tuple[Source, ...]] = Field((), min_length=0)
+    tokenized: Identity[tuple[Tokenized, ...]] = ()
     ingest: Identity[Ingest] = Ingest()
     clean: Identity[Clean] = Clean()
     exact: Identity[Exact] = Exact()
@@ -217,43 +249,86 @@ class Recipe(Section):
             raise ValueError("a name is one word without spaces or slashes")
         return value
 
+    @model_validator(mode="after")
+    def _there_is_text(self) -> Recipe:
+        if not self.sources and not self.tokenized:
+            raise ValueError("a recipe needs `sources` (text) or `tokenized`")
+        if self.tokenized and not self.tokenizer.path:
+            raise ValueError("`tokenized` needs `tokenizer.path`, the tokenizer that made the ids")
+        return self
+
+
+def stream_names(recipe: Recipe) -> list[str]:
+    """The name of each source's token stream, of `sources` and then of `tokenized`: its own, else
+    the stem of its first path; a name that was taken gets a number."""
+    names: list[str] = []
+    every: list[Source | Tokenized] = [*recipe.sources, *recipe.tokenized]
+    for one in every:
+        path = one.path if isinstance(one.path, str) else one.path[0]
+        plain = path.rstrip("/").rsplit("/", 1)[-1].lstrip(".").split(".")[0].replace("*", "")
+        name = stem = one.name or plain or "source"
+        while name in names:
+            name = f"{stem}-{names.count(name) + sum(n.startswith(f'{stem}-') for n in names) + 1}"
+        names.append(name)
+    return names
+
 
 def role(model: type[BaseModel], field: str) -> str:
     """'identity' or 'execution', from the type of the field."""
-    roles = [m for m in model.model_fields[field].metadata if m in ("identity", "execution")]
+    metadata = model.model_fields[field].metadata
+    roles = [mark for mark in metadata if mark in ("identity", "execution")]
     assert len(roles) == 1, f"{model.__name__}.{field} must be marked identity or execution"
     return roles[0]
 
 
-def identity(value: Any) -> Any:
-    """The identity fields of a section (or recipe) that are not at their default, as plain JSON."""
+def identity(value: Any, mixing: bool = True) -> Any:
+    """The identity fields of a section (or recipe) that are not at their default, as plain JSON.
+
+    mixing: with those that only training reads."""
     if isinstance(value, BaseModel):
         kept = {}
         for name, field in type(value).model_fields.items():
-            if role(type(value), name) != "identity":
+            if role(type(value), name) != "identity" or (not mixing and "mixing" in field.metadata):
                 continue
-            part = identity(getattr(value, name))
+            part = identity(getattr(value, name), mixing)
             if field.is_required() or part != identity(
-                field.get_default(call_default_factory=True)
+                field.get_default(call_default_factory=True), mixing
             ):
                 kept[name] = part
         return kept
     if isinstance(value, tuple | list):
-        return [identity(item) for item in value]
+        return [identity(item, mixing) for item in value]
     if isinstance(value, dict):
-        return {key: identity(item) for key, item in value.items()}
+        return {key: identity(item, mixing) for key, item in value.items()}
     return value
 
 
 def section_identity(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, Any]:
-    """What a stage's key takes from the recipe: identity fields without those at default."""
-    found = {}
+    """What a stage's key takes from the recipe: identity fields without those at default.
+
+    The section `mix` is the weights and epoch caps that stand with the sources.
+    """
+    found: dict[str, Any] = {}
     for name in sections:
+        if name == "mix":
+            if mix := mix_identity(recipe):
+                found[name] = mix
+            continue
         field = Recipe.model_fields[name]
-        value = identity(getattr(recipe, name))
+        value = identity(getattr(recipe, name), mixing=False)
         if field.is_required() or value != identity(field.get_default(call_default_factory=True)):
             found[name] = value
     return found
+
+
+def mix_identity(recipe: Recipe) -> list[dict[str, Any]]:
+    """Weights and epoch caps, source by source, where they are not at their default."""
+    rows = [
+        {name: getattr(one, name) for name in ("weight", "max_epochs")}
+        for one in (*recipe.sources, *recipe.tokenized)
+    ]
+    default = {"weight": 1.0, "max_epochs": None}
+    return [{"source": i, **row} for i, row in enumerate(rows) if row != default]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

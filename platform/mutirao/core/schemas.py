@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mutirao.core.errors import DataError, UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 def _schema(kind: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -131,12 +131,31 @@ NEARDUP = _schema(
     "decision.neardup",
     [
         ("reason", pa.string()),
-        ("duplicate_of_shard", pa.int32()),
+        # the document that stays, and its true Jaccard with this one
+        ("duplicate_of_shard", pa.int32()),  # null where it stands in an earlier result
         ("duplicate_of_row", pa.int32()),
+        ("duplicate_of_id", pa.binary(16)),
+        ("against", pa.int32()),  # number of that result in `neardup.against`
         ("jaccard", pa.float32()),
+        # Of the documents that verified edges join: the smallest first half (big endian) of their
+        # `exact.hash`, and how many they are; null where no edge is.
+        ("cluster", pa.uint64()),
+        ("cluster_size", pa.int32()),
+        # neardup.paragraphs: byte ranges [start, end, ...] of the text to keep; null: all
+        ("spans", pa.list_(pa.int32())),
     ],
 )
-# All verified near-duplicate pairs, (shard, row) < (other_shard, other_row).
+# The index of near-duplicates (data_jobs/near/index.py): band keys, grouped by their top bits, and
+# by row the lowest byte of each minimum of its signature.
+BANDS = _schema("bands", [("key", pa.uint64()), ("row", pa.uint32())])
+
+
+def signatures_schema(permutations: int) -> pa.Schema:
+    return _schema("signatures", [("signature", pa.binary(permutations))])
+
+
+# All verified near-duplicate pairs, (shard, row) < (other_shard, other_row), by shard of the first;
+# `against` >= 0: the other document is a row of the earlier result of that number.
 EDGES = _schema(
     "edges",
     [
@@ -145,11 +164,18 @@ EDGES = _schema(
         ("other_shard", pa.int32()),
         ("other_row", pa.int32()),
         ("jaccard", pa.float32()),
+        ("against", pa.int32()),  # -1: the same corpus
     ],
 )
 DECONTAMINATE = _schema(
     "decision.decontaminate",
-    [("reason", pa.string()), ("overlap", pa.float32()), ("matched", pa.string())],
+    [
+        ("reason", pa.string()),
+        ("overlap", pa.float32()),  # share of the document's n-grams that an evaluation set has
+        ("ngrams", pa.int32()),  # how many those are
+        ("matched", pa.string()),  # the set of the first of them
+        ("offset", pa.int64()),  # where that one begins, in bytes of the text
+    ],
 )
 
 # The kept text as it goes to the tokenizer; shard and row point back to the text shard.
@@ -166,11 +192,12 @@ KEPT = _schema(
         ("kind", pa.string()),
         ("genre", pa.string()),
         ("messages", pa.large_string()),
+        ("stream", pa.string()),  # the recipe's source: its tokens are one stream
     ],
 )
 
-# Columns that format 1 did not have -> what they would have held in every row.
-OLD_VALUES = {"kind": "text", "genre": "", "messages": "", "variety": ""}
+# Columns that older formats did not have -> what they would have held in every row (else null).
+OLD_VALUES = {"kind": "text", "genre": "", "messages": "", "variety": "", "against": -1}
 
 # A flat token stream (uint16 where every id fits, else uint32) and the documents in it.
 TOKENS_16 = _schema("tokens", [("token", pa.uint16())])
@@ -185,6 +212,18 @@ DOCUMENTS = _schema(
         ("row", pa.int32()),
     ],
 )
+
+
+# Kinds that have more columns now than in an older format.
+UPGRADED = {
+    "text": TEXT,
+    "kept": KEPT,
+    "decision.langid": LANGID,
+    "decision.filter": FILTER,
+    "decision.neardup": NEARDUP,
+    "decision.decontaminate": DECONTAMINATE,
+    "edges": EDGES,
+}
 
 
 def write_ipc(stream: BinaryIO, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
@@ -226,8 +265,7 @@ def read_ipc(path: Path, kind: str | None = None) -> pa.Table:
 
 def _upgraded(table: pa.Table, kind: str) -> pa.Table:
     """A table of an older format with the columns it lacks: nulls, or what all rows were then."""
-    schemas = {"text": TEXT, "kept": KEPT, "decision.langid": LANGID, "decision.filter": FILTER}
-    schema = schemas.get(kind, table.schema)
+    schema = UPGRADED.get(kind, table.schema)
     for column in schema:
         if column.name not in table.column_names:
             value = OLD_VALUES.get(column.name)

@@ -20,29 +20,49 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", (), ("sources", "ingest"), 2, "fingerprint the sources, plan units of work"),
-    Stage("clean", ("ingest",), ("clean",), 2, "parse, repair, write text shards; quarantine"),
-    Stage("exact", ("clean",), ("exact",), 1, "drop documents equal after normalisation"),
+    Stage("ingest", (), ("sources", "ingest"), 3, "fingerprint the sources, plan units of work"),
+    Stage("clean", ("ingest",), ("clean",), 3, "parse, repair, write text shards; quarantine"),
     Stage("langid", ("clean",), ("language", "langid"), 2, "identify the language (fastText)"),
     Stage("filter", ("clean",), ("language", "filter"), 2, "measure and judge quality"),
-    Stage("neardup", ("clean", "exact", "langid", "filter"), ("neardup",), 1, "MinHash near-dedup"),
+    Stage(
+        "exact",
+        ("clean", "langid", "filter"),
+        ("exact",),
+        2,
+        "drop documents equal after normalisation",
+    ),
+    Stage(
+        "neardup",
+        ("clean", "langid", "filter", "exact"),
+        ("exact", "neardup"),
+        2,
+        "MinHash near-dedup",
+    ),
     Stage(
         "decontaminate",
-        ("clean", "neardup"),
-        ("decontaminate",),
-        1,
+        ("clean", "langid", "filter", "exact", "neardup"),
+        ("language", "decontaminate"),
+        2,
         "drop text shared with evaluation sets",
     ),
     Stage(
         "split",
-        ("clean", "exact", "langid", "filter", "neardup", "decontaminate"),
-        ("split", "seed"),
-        2,
+        ("clean", "langid", "filter", "exact", "neardup", "decontaminate"),
+        ("split",),
+        3,
         "join the decisions, write the kept text shards, hold some out",
     ),
-    Stage("tokenizer", ("split",), ("tokenizer", "seed"), 1, "train the byte-level BPE tokenizer"),
-    Stage("pack", ("split", "tokenizer"), ("pack",), 1, "write the token shards"),
-    Stage("train", ("pack", "tokenizer"), ("model", "train", "seed"), 1, "pretrain the model"),
+    Stage("tokenizer", ("split",), ("tokenizer", "seed"), 2, "train the tokenizer"),
+    Stage(
+        "pack",
+        ("split", "tokenizer"),
+        ("tokenized", "split", "pack"),  # split: the share held out of token files
+        2,
+        "write the token shards",
+    ),
+    Stage(
+        "train", ("pack", "tokenizer"), ("model", "train", "mix", "seed"), 2, "pretrain the model"
+    ),
     Stage("evaluate", ("train", "pack", "tokenizer"), ("evaluate",), 1, "held-out bits per byte"),
     Stage(
         "export",
@@ -56,4 +76,4 @@ STAGES: tuple[Stage, ...] = (
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 DATA_STAGES: tuple[str, ...] = STAGE_NAMES[: STAGE_NAMES.index("train")]
-DECISION_STAGES: tuple[str, ...] = ("exact", "langid", "filter", "neardup", "decontaminate")
+DECISION_STAGES: tuple[str, ...] = ("langid", "filter", "exact", "neardup", "decontaminate")

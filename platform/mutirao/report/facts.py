@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mutirao.core.carbon import Factor
 from mutirao.report.rule_facts import Rules
+from mutirao.report.tokenizer_facts import Fertility
 
 Points = tuple[tuple[int, float], ...]  # (optimizer step, value)
 
@@ -118,6 +119,7 @@ class Facts:
     sources: tuple[SourceRow, ...] = ()
     licenses: tuple[License, ...] = ()  # of the kept documents
     shares: tuple[TextShare, ...] = ()
+    fertility: tuple[Fertility, ...] = ()  # the run's own tokenizer first
     losses: Points = ()  # nats per token
     heldout: Points = ()  # nats per token
     unigram_loss: float | None = None  # nats per token on the held-out text

@@ -38,6 +38,7 @@ from mutirao.report.facts import (
 )
 from mutirao.report.masking import mask_pair
 from mutirao.report.rules import gather_rules
+from mutirao.report.tokenizer_facts import gather_fertility
 
 
 def gather(run_dir: Path, manifests: dict[str, Manifest], recipe: Recipe) -> Facts:
@@ -88,6 +89,7 @@ def _documents(manifests: dict[str, Manifest]) -> dict[str, Any]:
         "sources": _sources(manifests),
         "licenses": _licenses(_info(manifests, "split").get("licenses", {})),
         "shares": _shares(_info(manifests, "split").get("shares", {})),
+        "fertility": gather_fertility(manifests),
     }
 
 
@@ -117,16 +119,17 @@ def _sources(manifests: dict[str, Manifest]) -> tuple[SourceRow, ...]:
     read = _info(manifests, "clean").get("sources", {})
     kept = _info(manifests, "split").get("kept_per_source", {})
     tokens = _info(manifests, "pack").get("sources", {})
+    packed = {name for side in tokens.values() for name in side}
     return tuple(
         SourceRow(
             name,
             sizes.get(name),
             read.get(name, {}).get("documents_in"),
-            kept.get(name, {}).get("documents", 0 if kept else None),
+            kept.get(name, {}).get("documents", 0 if name in {*sizes, *read} and kept else None),
             tokens.get("train", {}).get(name, 0 if tokens else None),
             tokens.get("heldout", {}).get(name, 0 if tokens else None),
         )
-        for name in sorted({*sizes, *read, *kept})
+        for name in sorted({*sizes, *read, *kept, *packed})
     )
 
 

@@ -37,6 +37,17 @@ class WouldDrop:
 
 
 @dataclass(frozen=True)
+class EvaluationSet:
+    """How much of an evaluation set stands in the kept text; what it made `decontaminate` drop."""
+
+    name: str
+    texts: int  # that were looked for
+    texts_found: int
+    documents_dropped: int
+    common_ngrams: int = 0  # in so many documents that they drop none
+
+
+@dataclass(frozen=True)
 class Rules:
     documents_in: int = 0
     rules: tuple[Rule, ...] = ()  # most documents first
@@ -44,3 +55,5 @@ class Rules:
     pack: str = ""  # the language pack that judged, '' before `filter` has run
     evidence: str = ""  # measured | thin | none
     would_drop: tuple[WouldDrop, ...] = ()  # most documents first
+    evaluation: tuple[EvaluationSet, ...] = ()
+    not_looked_for: tuple[str, ...] = ()  # evaluation sets that the pack knows by name alone

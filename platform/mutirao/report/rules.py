@@ -15,7 +15,7 @@ from mutirao.core.errors import UserError
 from mutirao.core.manifest import Manifest
 from mutirao.report.facts import Drop
 from mutirao.report.masking import mask
-from mutirao.report.rule_facts import Rule, Rules, SourceShare, WouldDrop
+from mutirao.report.rule_facts import EvaluationSet, Rule, Rules, SourceShare, WouldDrop
 
 EXAMPLES, EXAMPLE, EXAMPLE_SHARDS = 2, 160, 8
 SHOWN = 10  # rows of a table that stand open; the rest is folded
@@ -68,7 +68,27 @@ def gather_rules(manifests: dict[str, Manifest], drops: tuple[Drop, ...]) -> Rul
         judged.get("pack", ""),
         judged.get("evidence", ""),
         _would_drop(judged.get("would_drop", {}), words),
+        *_evaluation(manifests),
     )
+
+
+def _evaluation(
+    manifests: dict[str, Manifest],
+) -> tuple[tuple[EvaluationSet, ...], tuple[str, ...]]:
+    """The sets that were looked for, those with most texts found first; those that were not."""
+    if "decontaminate" not in manifests:
+        return (), ()
+    info = manifests["decontaminate"].content.get("info", {})
+    copied = ("name", "texts_found", "documents_dropped", "common_ngrams")
+    found = [
+        EvaluationSet(
+            **{name: row[name] for name in copied},
+            texts=row["texts"] - row["short_texts"],
+        )
+        for row in info.get("sets", ())
+    ]
+    ordered = sorted(found, key=lambda one: (-one.texts_found, one.name))
+    return tuple(ordered), tuple(info.get("not_looked_for", ()))
 
 
 def _would_drop(counts: Mapping[str, int], words: Mapping[str, str]) -> tuple[WouldDrop, ...]:

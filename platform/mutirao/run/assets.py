@@ -2,31 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from mutirao.core.errors import RecipeError
 from mutirao.core.files import sha256_file, sha256_hex
 from mutirao.core.languages import load_pack, pack_folder
-from mutirao.core.recipe import Recipe
+from mutirao.core.recipe import Recipe, stream_names
 
 
 def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
     """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there."""
-    if stage == "langid":
-        from data_jobs.langid import langid_assets
+    if stage not in ASSETS:
+        return {}
+    return ASSETS[stage](recipe, base)
 
-        return langid_assets(recipe, base)
-    if stage == "clean":
-        return {"pack": load_pack(recipe.language, pack_folder(recipe, base)).clean_sha256}
-    if stage == "filter":
-        pack = load_pack(recipe.language, pack_folder(recipe, base)).sha256
-        return {"pack": pack} | _scores(recipe, base) | _licenses(recipe)
-    if stage == "decontaminate":
-        return {name: sha256_file(_file(name, base)) for name in recipe.decontaminate.against}
-    if stage == "train":
-        return {"preset": sha256_hex(preset_bytes(recipe.model.preset))}
-    return {}
+
+def evaluation_sets(recipe: Recipe, base: Path) -> bool:
+    """Is there any set that `decontaminate` looks for?"""
+    from data_jobs.decontaminate import evaluation_sets
+
+    return bool(evaluation_sets(recipe, base))
+
+
+def _clean(recipe: Recipe, base: Path) -> dict[str, str]:
+    return {"pack": load_pack(recipe.language, pack_folder(recipe, base)).clean_sha256}
+
+
+def _langid(recipe: Recipe, base: Path) -> dict[str, str]:
+    from data_jobs.langid import langid_assets
+
+    return langid_assets(recipe, base)
+
+
+def _filter(recipe: Recipe, base: Path) -> dict[str, str]:
+    pack = load_pack(recipe.language, pack_folder(recipe, base)).sha256
+    return {"pack": pack} | _scores(recipe, base) | _licenses(recipe)
+
+
+def _neardup(recipe: Recipe, base: Path) -> dict[str, str]:
+    from data_jobs.neardup import neardup_assets
+
+    return neardup_assets(recipe, base) | _preferred(recipe, base)
+
+
+def _decontaminate(recipe: Recipe, base: Path) -> dict[str, str]:
+    from data_jobs.decontaminate import decontaminate_assets
+
+    return decontaminate_assets(recipe, base)
+
+
+def _tokenizer(recipe: Recipe, base: Path) -> dict[str, str]:
+    from data_jobs.tokenizer import tokenizer_assets
+
+    return tokenizer_assets(recipe, base)
+
+
+def _pack(recipe: Recipe, base: Path) -> dict[str, str]:
+    from data_jobs.pack import pack_assets
+
+    return pack_assets(recipe, base)
+
+
+def _preferred(recipe: Recipe, base: Path) -> dict[str, str]:
+    """The names of the sources, where some are preferred: a name may come from a path."""
+    return _streams(recipe, base) if recipe.exact.prefer else {}
+
+
+def _streams(recipe: Recipe, base: Path) -> dict[str, str]:
+    names = stream_names(recipe)[: len(recipe.sources)]
+    return {"streams": sha256_hex("\0".join(names).encode())}
+
+
+def _train(recipe: Recipe, base: Path) -> dict[str, str]:
+    return {"preset": sha256_hex(preset_bytes(recipe.model.preset))}
+
+
+ASSETS: dict[str, Callable[[Recipe, Path], dict[str, str]]] = {
+    "clean": _clean,
+    "exact": _preferred,
+    "langid": _langid,
+    "filter": _filter,
+    "neardup": _neardup,
+    "decontaminate": _decontaminate,
+    "split": _streams,
+    "tokenizer": _tokenizer,
+    "pack": _pack,
+    "train": _train,
+}
 
 
 def _scores(recipe: Recipe, base: Path) -> dict[str, str]:
@@ -53,10 +116,3 @@ def preset_bytes(name: str) -> bytes:
 
     load_preset(name)  # an unknown name stops here with the nearest one
     return (resources.files("mutirao.models") / f"{name}.yaml").read_bytes()
-
-
-def _file(name: str, base: Path) -> Path:
-    path = base / name
-    if not path.is_file():
-        raise RecipeError("No such file", str(path), "The recipe names it.", "no-asset")
-    return path

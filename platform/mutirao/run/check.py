@@ -14,9 +14,13 @@ from mutirao.run.plan import stages_of
 def check_recipe(recipe: Recipe, base: Path, stages: Collection[str] = STAGE_NAMES) -> None:
     """Raises RecipeError for a file, model, language, variety, threshold, licence or preset that
     one of `stages` would ask for in vain. Sources are not looked at."""
-    wanted = [stage.name for stage in stages_of(recipe) if stage.name in stages]
+    wanted = [stage.name for stage in stages_of(recipe, base) if stage.name in stages]
     for name in wanted:
         assets_of(name, recipe, base)
+    if "exact" in wanted or "neardup" in wanted:
+        from data_jobs import exact
+
+        exact.check(recipe)
     if "langid" in wanted:
         from data_jobs import langid
 
@@ -25,3 +29,7 @@ def check_recipe(recipe: Recipe, base: Path, stages: Collection[str] = STAGE_NAM
         from data_jobs import filter
 
         filter.check(recipe, base)
+    if "decontaminate" in wanted:
+        from data_jobs import decontaminate
+
+        decontaminate.check(recipe, base)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from mutirao.core.errors import EnvironmentProblem, RecipeError
+from mutirao.core.model_size import resolve
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.runs import load_run, nearest_relative, run_id
 from mutirao.core.workdir import Workdir
 from mutirao.run.check import check_recipe
-from mutirao.run.plan import make_plan
-from mutirao.run.sources import fingerprints
+from mutirao.run.plan import Step, make_plan
+from mutirao.run.sources import fingerprints, remember_hashes
 from train_jobs.launch import dry_run as training_needs
 
 
@@ -21,6 +22,7 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
     """The plan as JSON and as lines of at most 79 columns."""
     recipe = loaded.recipe
     problem = ""
+    remember_hashes(workdir.cache)
     check_recipe(recipe, loaded.base)
     try:
         sources = fingerprints(recipe, loaded.base, workdir.cache)
@@ -38,6 +40,7 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
         "differs_from": {"run": kin[0].id, "fields": kin[1]} if kin and run is None else None,
         "stages": [{"stage": s.stage.name, "state": s.state, "why": s.why} for s in steps],
         **model,
+        **_mix(loaded, steps),
     }
     return value, _lines(value)
 
@@ -59,6 +62,32 @@ def _model(loaded: LoadedRecipe, steps: list) -> dict[str, Any]:
         "workers": recipe.train.workers,
         "memory_per_worker_bytes": needed["memory_per_worker"],
     }
+
+
+def _mix(loaded: LoadedRecipe, steps: list[Step]) -> dict[str, Any]:
+    """What training reads of each token stream, once these are packed; else nothing is known."""
+    from train_jobs.loader import plan_mix
+
+    packed = next((step.manifest for step in steps if step.stage.name == "pack"), None)
+    if packed is None:
+        return {"mix": None, "mix_problem": ""}
+    context = resolve(loaded.recipe.model, packed.content["info"]["vocab_size"]).context
+    try:
+        return {"mix": plan_mix(packed, loaded.recipe, context).record(), "mix_problem": ""}
+    except RecipeError as error:
+        return {"mix": None, "mix_problem": str(error)}
+
+
+def _mix_lines(mix: dict[str, Any]) -> list[str]:
+    heads = f"{'tokens':>13}{'weight':>7}{'read':>13}{'epochs':>9}{'share':>8}"
+    lines = [f"{'Mix of token streams':<26}{heads}"]
+    for row in mix["streams"]:
+        read = row["sequences"] * mix["context"]
+        lines.append(
+            f"  {row['name'][:24]:<24}{row['tokens']:>13,}{row['weight']:>7g}{read:>13,}"
+            f"{row['epochs']:>9.2f}{row['share']:>8.1%}"
+        )
+    return lines
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
@@ -88,4 +117,5 @@ def _lines(value: dict[str, Any]) -> list[str]:
         f"{memory['total'] / 2**20:,.0f} MiB"
     )
     lines.append(f"  ({rows})")
-    return lines
+    lines += value["mix_problem"].split("\n") if value["mix_problem"] else []
+    return lines + (_mix_lines(value["mix"]) if value["mix"] else [])

@@ -33,7 +33,7 @@ from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.provenance import hardware, versions
 from mutirao.run.session import prepare_environment, ray_session
 from mutirao.run.show import short
-from mutirao.run.sources import fingerprints
+from mutirao.run.sources import fingerprints, remember_hashes
 from mutirao.run.stopping import Stopping
 from mutirao.run.summary import stage_line
 from mutirao.run.table import stage_function
@@ -79,7 +79,8 @@ def execute(
     given: results in this store that stand for their stages, whatever their key.
     """
     _check_stage_names(options)
-    check_recipe(loaded.recipe, loaded.base, _asked_for(options))
+    remember_hashes(workdir.cache)
+    check_recipe(loaded.recipe, loaded.base, _asked_for(options, given or {}))
     hub = any("hf://" in str(source.path) for source in loaded.recipe.sources)
     prepare_environment(loaded.recipe.ray.address, hub)
     if sources is None:
@@ -105,9 +106,11 @@ def _run_stages(run: Run, state: Execution) -> None:
         stopping = open_things.enter_context(Stopping(run.directory, state.progress))
         meter: EnergyMeter | None = None
         ray_started = False
-        for stage in stages_of(state.loaded.recipe):
+        for stage in stages_of(state.loaded.recipe, state.loaded.base):
             if state.options.stages and stage.name not in state.options.stages:
                 continue
+            if _is_behind(stage, state.options.until):
+                break  # the recipe has no stage of that name
             step = _step(stage, state, earlier)
             if step.manifest is None:
                 _must_not_precede(stage, state.options)
@@ -198,11 +201,11 @@ def _step(stage: Stage, state: Execution, earlier: dict[str, dict[str, Any]]) ->
     if (manifest := state.given.get(stage.name)) is not None:
         return Step(stage, "done", "", manifest.directory.name, {}, manifest.directory, manifest)
     arguments = (stage, state.loaded.recipe, state.workdir, state.done, state.sources)
-    step = make_step(*arguments, state.loaded.base, earlier)
+    step = make_step(*arguments, state.loaded.base, earlier, state.options.stages)
     if state.options.redo == stage.name and step.directory is not None:
         (step.directory / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(step.directory, ignore_errors=True)
-        step = make_step(*arguments, state.loaded.base, {})
+        step = make_step(*arguments, state.loaded.base, {}, state.options.stages)
     return step
 
 
@@ -306,10 +309,15 @@ def _check_stage_names(options: Options) -> None:
             )
 
 
-def _asked_for(options: Options) -> tuple[str, ...]:
-    """The stages that this command can come to."""
+def _asked_for(options: Options, given: dict[str, Manifest]) -> tuple[str, ...]:
+    """The stages that this command can come to, without those whose results are given."""
     last = STAGE_NAMES.index(options.until) + 1 if options.until else len(STAGE_NAMES)
-    return tuple(s for s in STAGE_NAMES[:last] if not options.stages or s in options.stages)
+    names = [s for s in STAGE_NAMES[:last] if not options.stages or s in options.stages]
+    return tuple(s for s in names if s not in given)
+
+
+def _is_behind(stage: Stage, until: str | None) -> bool:
+    return until is not None and STAGE_NAMES.index(stage.name) > STAGE_NAMES.index(until)
 
 
 def _must_not_precede(stage: Stage, options: Options) -> None:

@@ -39,6 +39,7 @@ NOT_REACHED = (
     "the source files themselves, where they lie outside the workdir",
     "copies elsewhere: exports, result folders, other workdirs, backups, remote stores",
     "model weights and the vocabulary of a tokenizer (see `trained`)",
+    "the number of a cluster of near-duplicates that stay (it may be 64 bits of the text's hash)",
     "blocks that the file system has given back but not yet overwritten",
 )
 
@@ -109,6 +110,8 @@ def carry_out(workdir: Workdir, say: Callable) -> dict[str, Any]:
 def _rewrite(path: Path, action: dict[str, Any]) -> None:
     if action["do"] == "rows":
         scrub.blank_rows(path, action["kind"], action["rows"])
+    elif action["do"] == "bands":
+        scrub.blank_bands(path, action["rows"])
     elif action["do"] == "tokens":
         scrub.blank_tokens(path, action["spans"], action["eos"])
     else:

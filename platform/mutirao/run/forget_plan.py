@@ -18,23 +18,28 @@ from data_jobs.results.forgotten import (
     Traces,
     Wanted,
     answers_of,
-    by_shard,
     documents,
     equal_texts,
     exact_copies,
     find_rows,
-    near_copies,
 )
 from data_jobs.results.view import document_id
-from mutirao.core.files import read_json
 from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.schemas import read_ipc
 from mutirao.core.stages import STAGE_NAMES
 from mutirao.core.takedown import normalized
 from mutirao.core.workdir import Workdir
-
-Action = dict[str, Any]
-ALIGNED = ("exact", "langid", "filter")  # decision shards in which the rows get a reason
+from mutirao.run.forget_near import near_places
+from mutirao.run.forget_parts import (
+    Action,
+    Store,
+    action_of,
+    inputs_are,
+    made_from,
+    naming,
+    parts_of,
+    rows_of,
+)
 
 
 @dataclass
@@ -58,7 +63,8 @@ class Plan:
 def make_plan(workdir: Workdir, wanted: Wanted, near: bool) -> Plan:
     """Search everything. Raises DataError where a result cannot be read."""
     store = {stage: list(committed(workdir, stage)) for stage in STAGE_NAMES}
-    found, asked = _all_places(store, wanted, near)
+    found, asked = _all_places(workdir, store, wanted, near)
+    alike = near_places(workdir, store, found)
     plan, traces = Plan(documents=asked), Traces()
     traces.needles |= wanted.urls
     plan.listed = {"id": set(), "text": set(), "url": set(wanted.urls), "name": set()}
@@ -73,10 +79,11 @@ def make_plan(workdir: Workdir, wanted: Wanted, near: bool) -> Plan:
     plan.copies = max(0, len(ids) - asked)
     for clean in store["clean"]:
         places = found[clean.directory]
-        plan.near += _near(store, clean, places)
-        plan.actions += _rows_of(clean, "text-", "text", places)
+        plan.near += [d["id"].hex() for _, d in documents(clean, alike[clean.directory])]
+        plan.actions += rows_of(clean, "text-", "text", places)
         plan.actions += _rejects(clean, traces, ids, wanted, plan)
-        plan.actions += _made_from(store, clean, places, traces)
+        plan.actions += made_from(store, clean, places, traces)
+    plan.actions += naming(store["neardup"], ids)
     asked_for = {normalized(one) for one in wanted.words | wanted.urls}
     plan.unmatched = len(asked_for - answers - plan.listed["id"])
     plan.near = sorted(set(plan.near) - ids)
@@ -93,7 +100,7 @@ def committed(workdir: Workdir, stage: str) -> Iterator[Manifest]:
 
 
 def _all_places(
-    store: dict[str, list[Manifest]], wanted: Wanted, near: bool
+    workdir: Workdir, store: Store, wanted: Wanted, near: bool
 ) -> tuple[dict[Path, set[Place]], int]:
     """By result of `clean` the documents to forget, and how many were asked for.
 
@@ -107,25 +114,20 @@ def _all_places(
     }
     _add_copies(store, found)
     if near:
-        for clean in store["clean"]:
-            places = found[clean.directory]
-            alike = [
-                near_copies(neardup, places)
-                for neardup in _inputs_are(store["neardup"], "clean", clean)
-            ]
-            places |= set().union(*alike)
+        for folder, places in near_places(workdir, store, found).items():
+            found[folder] |= places
         _add_copies(store, found)
     return found, len(asked)
 
 
-def _add_copies(store: dict[str, list[Manifest]], found: dict[Path, set[Place]]) -> None:
+def _add_copies(store: Store, found: dict[Path, set[Place]]) -> None:
     """Copies of copies count, in other results too, so this goes on until nothing is added."""
     before = -1
     while (now := sum(map(len, found.values()))) != before:
         before = now
         for clean in store["clean"]:
             places = found[clean.directory]
-            for exact in _inputs_are(store["exact"], "clean", clean):
+            for exact in inputs_are(store["exact"], "clean", clean):
                 places |= exact_copies(exact, places)
         _copies_elsewhere(store["clean"], found)
 
@@ -149,20 +151,13 @@ def _list(plan: Plan, document: dict[str, Any], wanted: Wanted) -> None:
         plan.listed["name"].add(f"{document['source']}\0{document['name']}")
 
 
-def _near(store: dict[str, list[Manifest]], clean: Manifest, places: set[Place]) -> list[str]:
-    found: set[Place] = set()
-    for neardup in _inputs_are(store["neardup"], "clean", clean):
-        found |= near_copies(neardup, places)
-    return [document["id"].hex() for _, document in documents(clean, found)]
-
-
 def _rejects(
     clean: Manifest, traces: Traces, ids: set[str], wanted: Wanted, plan: Plan
 ) -> list[Action]:
     """Snippets of rejected lines that hold a forgotten text or were asked for; their ids join the
     list."""
     actions = []
-    for name, path in _parts(clean, "rejects-"):
+    for name, path in parts_of(clean, "rejects-"):
         rows = []
         for number, row in enumerate(read_ipc(path, "reject").to_pylist()):
             known = document_id(row["source"], row["file"], row["position"]).hex()
@@ -172,90 +167,8 @@ def _rejects(
                 plan.documents += asked and known not in ids | plan.listed["id"]
                 plan.listed["id"].add(known)
         if rows:
-            actions.append(_action(clean, name, do="rows", kind="reject", rows=rows))
+            actions.append(action_of(clean, name, do="rows", kind="reject", rows=rows))
     return actions
-
-
-def _made_from(
-    store: dict[str, list[Manifest]], clean: Manifest, places: set[Place], traces: Traces
-) -> list[Action]:
-    """Everything that the documents of one result of `clean` went into, but models."""
-    actions: list[Action] = []
-    for stage in ALIGNED if places else ():
-        for decided in _inputs_are(store[stage], "clean", clean):
-            actions += _rows_of(decided, f"{stage}-", f"decision.{stage}", places)
-    for split in _inputs_are(store["split"], "clean", clean) if places else ():
-        actions += _kept(split, places)
-        for pack in _inputs_are(store["pack"], "split", split):
-            actions += _tokens(pack, places)
-            for evaluated in _inputs_are(store["evaluate"], "pack", pack):
-                actions += _samples(evaluated, traces)
-    return actions
-
-
-def _inputs_are(results: list[Manifest], stage: str, made: Manifest) -> list[Manifest]:
-    return [m for m in results if m.content.get("inputs", {}).get(stage) == made.content_hash]
-
-
-def _parts(manifest: Manifest, prefix: str) -> list[tuple[str, Path]]:
-    names = [part.path for part in manifest.parts if part.path.startswith(prefix)]
-    return [(name, manifest.directory / name) for name in names]
-
-
-def _action(manifest: Manifest, part: str, **what: Any) -> Action:
-    return {
-        "stage": manifest.content["stage"],
-        "key": manifest.directory.name,
-        "part": part,
-        **what,
-    }
-
-
-def _rows_of(manifest: Manifest, prefix: str, kind: str, places: set[Place]) -> list[Action]:
-    parts = _parts(manifest, prefix)
-    return [
-        _action(manifest, parts[shard][0], do="rows", kind=kind, rows=rows)
-        for shard, rows in by_shard(places).items()
-    ]
-
-
-def _kept(split: Manifest, places: set[Place]) -> list[Action]:
-    actions = []
-    for name, path in [*_parts(split, "train-"), *_parts(split, "heldout-")]:
-        rows = _at(read_ipc(path, "kept"), places)
-        if rows:
-            actions.append(_action(split, name, do="rows", kind="kept", rows=rows))
-    return actions
-
-
-def _tokens(pack: Manifest, places: set[Place]) -> list[Action]:
-    actions = []
-    for name, path in _parts(pack, ""):
-        if not name.endswith(".documents.arrow"):
-            continue
-        table = read_ipc(path, "documents")
-        documents = [table.slice(row, 1).to_pylist()[0] for row in _at(table, places)]
-        spans = [[d["offset"], d["offset"] + d["tokens"]] for d in documents]
-        if spans:
-            tokens = name.replace(".documents.", ".tokens.")
-            eos = pack.content["info"]["eos_id"]
-            actions.append(_action(pack, tokens, do="tokens", spans=spans, eos=eos))
-    return actions
-
-
-def _at(table: Any, places: set[Place]) -> list[int]:
-    pairs = zip(table.column("shard").to_pylist(), table.column("row").to_pylist(), strict=True)
-    return [number for number, place in enumerate(pairs) if place in places]
-
-
-def _samples(evaluated: Manifest, traces: Traces) -> list[Action]:
-    path = evaluated.directory / "samples.json"
-    rows = []
-    for number, sample in enumerate(read_json(path).get("samples", [])):
-        pieces = f"{sample['prompt']}<|endoftext|>{sample['continuation']}".split("<|endoftext|>")
-        if any(traces.holds_text(piece) for piece in pieces):
-            rows.append(number)
-    return [_action(evaluated, path.name, do="samples", rows=rows)] if rows else []
 
 
 def _text_files(workdir: Workdir, traces: Traces) -> Iterator[Action]:

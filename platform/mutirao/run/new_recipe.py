@@ -120,7 +120,7 @@ def _place(path: Path, base: Path) -> str:
 
 
 def recipe_text(name: str, language: str, sources: list[Source], census: Census) -> str:
-    """The commented recipe, under 60 lines for up to 15 sources."""
+    """The commented recipe, under 60 lines for up to 9 sources."""
     pack = load_pack(language)
     found = sum(census.language_bytes[label] for label in labels_of(language))
     size = sizes_for(found or census.text_bytes)
@@ -137,7 +137,7 @@ language: {pack.language}      # {note}
 seed: 42
 
 # jsonl, text, csv, parquet, Arrow, WARC or a Wikipedia dump; .gz, .zst and .bz2 are read too.
-# For each source also: text_field, id_field, license (SPDX), format.
+# For each source also: text_field, id_field, license (SPDX), format; weight, max_epochs (mixing).
 sources:
 {listed}
 
@@ -147,16 +147,19 @@ langid:
   min_confidence: 0.5     # below it a document is dropped as unsure
 neardup:
   threshold: 0.8          # Jaccard of word 5-gram sets
+# exact: {{prefer: [NAME]}} # of documents that are alike those of this source stay
+# decontaminate: {{against: [my-test.jsonl]}} # besides the evaluation sets of the language pack
 split:
-  heldout: 0.02           # share that training never sees
+  heldout: 0.02           # share that training never sees; more text later moves none of it
 
 tokenizer:
-  vocab_size: {size["vocab_size"]}        # more text carries a larger vocabulary
+  kind: bpe               # or sentencepiece-bpe, sentencepiece-unigram; or path: an existing one
+  vocab_size: {size["vocab_size"]:<12}# more text carries a larger vocabulary
 
 model:
   preset: demo            # ttl-160m, ttl-460m and 1b want GPUs
 train:
-  tokens: {size["tokens"]}        # at most {MAX_EPOCHS} passes over the text
+  tokens: {size["tokens"]:<16}# at most {MAX_EPOCHS} passes over the text
   global_batch: 16        # sequences per step
   lr: 2e-3
   # Below: how to run it. May change at any time without starting another run.

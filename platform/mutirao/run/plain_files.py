@@ -1,38 +1,42 @@
-"""`mutirao data clean|exact|langid|filter`: one judgement over plain files, without a recipe.
+"""`mutirao data clean|exact|...|pack`: some stages over plain files, without a recipe.
 
 In: files, folders, globs or URLs, or the folder of an earlier such command (then the documents that
-it kept). Out: a folder that is a workdir of its own with one run: the stages `ingest`, `clean` and
-the judgement, made by the same composer as any run, and `result.json`. An earlier result is taken
-over by hard links, so ids, names and the way of each document through the stages stay.
+it kept). Out: a folder that is a workdir of its own with one run: the stages of the command
+(plain_stages.py), made by the same composer as any run, and `result.json`. An earlier result is
+taken over by hard links, so ids, names and the way of each document through the stages stay.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import make_output_folder, write_json
-from mutirao.core.languages import load_pack
-from mutirao.core.manifest import MANIFEST, Manifest
+from mutirao.core.manifest import Manifest
 from mutirao.core.progress import Progress
-from mutirao.core.recipe import Recipe, differences, identity
-from mutirao.core.recipe_file import LoadedRecipe, dump_recipe, parse_recipe
-from mutirao.core.runs import RECORD, load_run, run_id
-from mutirao.core.stages import STAGE_NAMES
-from mutirao.core.takedown import FOLDER as TAKEDOWN
+from mutirao.core.recipe_file import LoadedRecipe
+from mutirao.core.runs import run_id
 from mutirao.core.workdir import Workdir
+from mutirao.run.assets import assets_of, evaluation_sets
 from mutirao.run.check import check_recipe
-from mutirao.run.results import FORMAT, RESULT, Result, open_folder, read_record
+from mutirao.run.plain_output import check_output, check_same, link_tokenizer, take_over
+from mutirao.run.plain_recipe import (
+    Flags,
+    carried_recipe,
+    check_clean,
+    made_tokenizer,
+    recipe_for,
+    tokenized_recipe,
+)
+from mutirao.run.plain_stages import COMMANDS, PRETOKENIZED, plan_stages
+from mutirao.run.results import FORMAT, RESULT, Result, open_folder
 from mutirao.run.sources import fingerprints
 
-COMMANDS = ("clean", "exact", "langid", "filter")
 RAY_BYTES = 200_000_000  # Ray takes 5 s to start: smaller inputs stay in this process
+NAMED = ("neardup", "decontaminate", "tokenizer", "pack")  # read files that a flag can name
+TOKENIZER = "tokenizer"  # of the folder: the same files as in the store
 
 
 @dataclass(frozen=True)
@@ -45,73 +49,115 @@ class Task:
     stages: tuple[str, ...]
     sources: list[dict[str, Any]]
     run: str  # its id
-    earlier: Result | None  # the folder that was given as INPUT
+    earlier: Result | None = None  # the folder that was given as INPUT
+    taken_over: dict[str, Manifest] = field(default_factory=dict)  # its results that stand here
+    assets: dict[str, dict[str, str]] = field(default_factory=dict)  # of NAMED, by content
 
     @property
     def input_bytes(self) -> int:
         return sum(entry["bytes"] for entry in self.sources)
 
     @property
-    def taken_over(self) -> dict[str, Manifest]:
-        """The results of INPUT that stand for their stages; the command's own is made anew."""
-        found = self.earlier.manifests if self.earlier else {}
-        names = [n for n in self.stages if n in found and (n == "clean" or n != self.command)]
-        return {name: found[name] for name in names}
+    def record(self) -> dict[str, Any]:
+        """result.json, but for whether it is done."""
+        return {
+            "format": FORMAT,
+            "kind": "result",
+            "command": self.command,
+            "run": self.run,
+            "stages": list(self.stages),
+            "assets": self.assets,
+        }
 
 
 def prepare(
-    command: str, inputs: tuple[str, ...], output: Path, language: str, overrides: tuple[str, ...]
+    command: str,
+    inputs: tuple[str, ...],
+    output: Path,
+    language: str,
+    flags: Flags,
+    overrides: tuple[str, ...],
+    pretokenized: bool = False,
 ) -> Task:
     """Look at the input and at what the folder holds; nothing is written.
 
     Raises RecipeError (exit 2) for wrong input, and for a folder that holds something else.
     """
+    check_output(output)
+    if "tokenizer.path" in flags:
+        flags = {**flags, "tokenizer.path": made_tokenizer(flags["tokenizer.path"])}
     folders = [entry for entry in inputs if (Path(entry) / RESULT).is_file()]
     if folders and len(inputs) > 1:
         hint = "Give the source files together, or one folder."
         raise RecipeError("One result folder at a time", ", ".join(folders), hint, "bad-input")
-    check_output(output)
-    made = {"ingest", "clean", command}
-    earlier = open_folder(Path(folders[0])) if folders else None
-    if earlier:
-        loaded, sources = _carried(earlier, command, language, overrides, folders[0])
-        made |= set(earlier.record["stages"])
+    workdir = Workdir(output.absolute())
+    if folders and not pretokenized:
+        task = _over_folder(command, folders[0], workdir, language, flags, overrides)
     else:
-        loaded = recipe_for(command, inputs, language, overrides)
+        make = tokenized_recipe if pretokenized else recipe_for
+        loaded = make(command, inputs, language, flags, overrides)
+        stages = PRETOKENIZED if pretokenized else COMMANDS[command]
         known = output / "cache" if (output / RESULT).is_file() else None
-        sources = fingerprints(loaded.recipe, loaded.base, known)
-    stages = tuple(name for name in STAGE_NAMES if name in made)
-    check_recipe(loaded.recipe, loaded.base, stages)
-    identifier = run_id(loaded.recipe, [entry["sha256"] for entry in sources])
-    task = Task(command, loaded, Workdir(output.absolute()), stages, sources, identifier, earlier)
-    _check_same(task)
+        task = _task(
+            command, loaded, workdir, stages, fingerprints(loaded.recipe, loaded.base, known)
+        )
+    check_same(output, task.record, task.loaded.recipe)
     return task
 
 
-def recipe_for(
-    command: str, inputs: tuple[str, ...], language: str, overrides: tuple[str, ...]
-) -> LoadedRecipe:
-    """The recipe that these inputs stand for: one source each, all else at its default."""
-    if not language:
-        hint = "Such as --language pt; a code without a pack measures and drops next to nothing."
-        raise RecipeError("Which language? Give --language CODE", hint=hint, code="no-language")
-    tree = {
-        "name": command,
-        "language": load_pack(language).language,
-        "sources": [{"path": entry, **_name(entry, inputs)} for entry in inputs],
-    }
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    recipe = parse_recipe(text, "the command line", overrides)
-    return LoadedRecipe(recipe, text, "the command line", Path.cwd())
+def _over_folder(
+    command: str,
+    folder: str,
+    workdir: Workdir,
+    language: str,
+    flags: Flags,
+    overrides: tuple[str, ...],
+) -> Task:
+    """Over an earlier result: what stands for the sources are the documents themselves, since the
+    files they came from need not be there any more."""
+    earlier = open_folder(Path(folder))
+    if not earlier.record["done"]:
+        hint = "Run the command that makes it again; it goes on where it stopped."
+        raise RecipeError("The result is not finished", folder, hint, "not-done")
+    found = earlier.manifests
+    if Path(folder).resolve() == workdir.root.resolve():
+        hint = "Choose another --output."
+        raise RecipeError("--output is the folder given as INPUT", folder, hint, "bad-output")
+    if "clean" not in found:
+        raise RecipeError("The folder holds tokens, no text", folder, code="bad-input")
+    stages, taken = plan_stages(command, list(found), bool(flags.get("tokenizer.path")))
+    check_clean(found["clean"], stages, taken)
+    loaded = carried_recipe(earlier, command, language, flags, overrides, folder, taken)
+    hashes = [m.content_hash for name, m in found.items() if name != command]
+    size = found["clean"].counts["text_bytes_out"]
+    sources = [
+        {"sha256": digest, "bytes": size if n == 0 else 0} for n, digest in enumerate(hashes)
+    ]
+    return _task(command, loaded, workdir, stages, sources, earlier, {n: found[n] for n in taken})
 
 
-def _name(entry: str, inputs: tuple[str, ...]) -> dict[str, str]:
-    """A name only where two inputs end alike: else documents may bring their own source."""
-    stems = [Path(one).name.split(".")[0] for one in inputs]
-    stem = Path(entry).name.split(".")[0]
-    if stems.count(stem) < 2:
-        return {}
-    return {"name": f"{stem or 'input'}-{inputs.index(entry) + 1}"}
+def _task(
+    command: str,
+    loaded: LoadedRecipe,
+    workdir: Workdir,
+    stages: tuple[str, ...],
+    sources: list[dict[str, Any]],
+    earlier: Result | None = None,
+    taken: dict[str, Manifest] | None = None,
+) -> Task:
+    recipe, base, taken = loaded.recipe, loaded.base, taken or {}
+    made = [name for name in stages if name not in taken]
+    if command == "decontaminate" and not evaluation_sets(recipe, base):
+        hint = "Give --against FILE (text or jsonl), or a --language whose pack names sets."
+        raise RecipeError("There is nothing to compare with", hint=hint, code="no-evaluation")
+    if command == "pack" and "tokenizer" in made and not recipe.tokenizer.path:
+        hint = "Give --tokenizer PATH, or as INPUT the folder of `mutirao data tokenizer`."
+        raise RecipeError("Which tokenizer?", hint=hint, code="no-tokenizer")
+    check_recipe(recipe, base, made)
+    assets = {name: assets_of(name, recipe, base) for name in made if name in NAMED}
+    assets = {name: found for name, found in assets.items() if found}
+    identifier = run_id(recipe, [entry["sha256"] for entry in sources])
+    return Task(command, loaded, workdir, stages, sources, identifier, earlier, taken, assets)
 
 
 def run_task(task: Task, progress: Progress, use_ray: bool | None = None) -> Result:
@@ -123,20 +169,16 @@ def run_task(task: Task, progress: Progress, use_ray: bool | None = None) -> Res
 
     folder = task.workdir.root
     make_output_folder(folder)
-    given = _take_over(task)
-    record = {
-        "format": FORMAT,
-        "kind": "result",
-        "command": task.command,
-        "run": task.run,
-        "stages": list(task.stages),
-        "done": False,
-    }
-    write_json(folder / RESULT, record)
+    before = task.earlier.workdir.root if task.earlier else None
+    given = take_over(task.workdir, task.taken_over, before)
+    write_json(folder / RESULT, {**task.record, "done": False})
     big = task.input_bytes >= RAY_BYTES
     options = Options(use_ray=big if use_ray is None else use_ray, stages=task.stages, report=False)
     execute(task.loaded, task.workdir, options, progress, task.sources, given)
-    write_json(folder / RESULT, {**record, "done": True})
+    found = open_folder(folder)
+    if "tokenizer" in found.manifests:
+        link_tokenizer(found.manifests["tokenizer"], folder / TOKENIZER)
+    write_json(folder / RESULT, {**task.record, "done": True})
     return open_folder(folder)
 
 
@@ -149,122 +191,3 @@ def finished(task: Task) -> Result | None:
         return None
     files = [path for manifest in found.manifests.values() for path in manifest.paths()]
     return found if all(path.exists() for path in files) else None
-
-
-def check_output(output: Path) -> None:
-    """Raises RecipeError unless the folder is new, empty, or holds a result."""
-    if output.exists() and not output.is_dir():
-        raise RecipeError("--output is a file, not a folder", str(output), code="bad-output")
-    if output.is_dir() and not (output / RESULT).is_file() and any(output.iterdir()):
-        hint = "Choose a new or empty folder."
-        raise RecipeError("--output is full of other files", str(output), hint, "bad-output")
-
-
-def _check_same(task: Task) -> None:
-    """Raises RecipeError if the folder holds the result of other input or settings."""
-    folder = task.workdir.root
-    if not (folder / RESULT).is_file():
-        return
-    record = read_record(folder)
-    if record["run"] == task.run and record["stages"] == list(task.stages):
-        return
-    raise RecipeError(
-        f"--output holds another result: {_what_differs(task, record)}",
-        str(folder),
-        "Choose another --output, or remove the folder to make it anew.",
-        "other-result",
-    )
-
-
-def _what_differs(task: Task, record: dict[str, Any]) -> str:
-    if record["command"] != task.command:
-        return f"that of `mutirao data {record['command']}`"
-    path = task.workdir.run(record["run"]) / RECORD
-    if path.exists():
-        before = load_run(path.parent).recipe()
-        rows = _changes(before, task.loaded.recipe)
-        if rows:
-            return "; ".join(rows[:2])
-    return "the input has other files or another content now"
-
-
-def _changes(old: Recipe, new: Recipe) -> list[str]:
-    """Identity fields that differ, with their values written out."""
-    names = {row.split(":")[0] for row in differences(identity(old), identity(new))}
-    rows = differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
-    return [row for row in rows if any(row.startswith((f"{n}:", f"{n}.")) for n in names)]
-
-
-def _carried(
-    earlier: Result, command: str, language: str, overrides: tuple[str, ...], folder: str
-) -> tuple[LoadedRecipe, list[dict[str, Any]]]:
-    """The recipe of an earlier result with changes, and what stands for its sources: the documents
-    themselves, since the files they came from need not be there any more."""
-    if not earlier.record["done"]:
-        hint = "Run the command that makes it again; it goes on where it stopped."
-        raise RecipeError("The result is not finished", folder, hint, "not-done")
-    _check_overrides(command, overrides, folder)
-    recipe = earlier.run.recipe()
-    if language and load_pack(language).language != recipe.language:
-        raise RecipeError(
-            f"{folder} was made for {recipe.language}, not {load_pack(language).language}",
-            hint="Leave out --language, or begin with the source files.",
-            code="other-language",
-        )
-    text = dump_recipe(recipe.model_copy(update={"name": command}))
-    base = Path(earlier.run.record["base"])
-    loaded = LoadedRecipe(parse_recipe(text, folder, overrides), text, folder, base)
-    hashes = [m.content_hash for name, m in earlier.manifests.items() if name != command]
-    size = earlier.manifests["clean"].counts["text_bytes_out"]
-    return loaded, [{"sha256": digest, "bytes": size} for digest in hashes]
-
-
-def _check_overrides(command: str, overrides: tuple[str, ...], folder: str) -> None:
-    """Cleaned documents are not read again: only the judgement itself can be set."""
-    allowed = {command, "ray", "energy"} - {"clean"}
-    for override in overrides:
-        section = override.split("=")[0].split(".")[0].strip()
-        if section not in allowed:
-            raise RecipeError(
-                f"--set {section} has no effect on documents that were read before",
-                folder,
-                f"Set values of: {', '.join(sorted(allowed))}; or begin with the source files.",
-                "bad-override",
-            )
-
-
-def _take_over(task: Task) -> dict[str, Manifest]:
-    """Hard links (copies on another disk) of the finished stages of the folder given as INPUT."""
-    given = {}
-    for name, manifest in task.taken_over.items():
-        target = task.workdir.artefact(name, manifest.directory.name)
-        link_result(manifest, target)
-        given[name] = Manifest(target, manifest.content, manifest.provenance)
-    if task.earlier is not None:
-        _copy_takedowns(task.earlier.workdir.root / TAKEDOWN, task.workdir.root / TAKEDOWN)
-    return given
-
-
-def _copy_takedowns(listed: Path, target: Path) -> None:
-    """What was forgotten there must not come back here."""
-    if listed.is_dir() and not target.exists():
-        target.mkdir(mode=0o700)
-        for name in ("key", "list.json"):
-            if (listed / name).exists():
-                shutil.copy2(listed / name, target / name)
-
-
-def link_result(manifest: Manifest, target: Path) -> None:
-    """The same committed result in another store, its manifest last."""
-    if (target / MANIFEST).exists():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    names = [part.path for part in manifest.parts]
-    for name in [*names, *(f"{name}.part.json" for name in names), MANIFEST]:
-        source, copy = manifest.directory / name, target / name
-        if not source.exists() or copy.exists():
-            continue
-        try:
-            os.link(source, copy)
-        except OSError:
-            shutil.copyfile(source, copy)

@@ -15,9 +15,9 @@ from mutirao.core.files import canonical_json, sha256_hex
 from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.recipe import Recipe, differences, section_identity
 from mutirao.core.runs import Run
-from mutirao.core.stages import STAGES, Stage
+from mutirao.core.stages import DATA_STAGES, STAGES, Stage
 from mutirao.core.workdir import Workdir
-from mutirao.run.assets import assets_of
+from mutirao.run.assets import assets_of, evaluation_sets
 
 KEY_DIGITS = 20
 NEVER_RAN = "has not run"
@@ -36,9 +36,19 @@ class Step:
     manifest: Manifest | None = None
 
 
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages of this recipe: decontaminate only where there is something to compare."""
-    return [s for s in STAGES if s.name != "decontaminate" or recipe.decontaminate.against]
+# Stages that read text: a recipe of token files alone has none.
+TEXT_STAGES = frozenset(DATA_STAGES[: DATA_STAGES.index("tokenizer")])
+
+
+def stages_of(recipe: Recipe, base: Path) -> list[Stage]:
+    """The stages of this recipe: decontaminate only where there is something to compare, and none
+    that reads text where all is tokenised already."""
+    skipped: set[str] = set()
+    if not recipe.sources:
+        skipped |= TEXT_STAGES
+    if not evaluation_sets(recipe, base):
+        skipped.add("decontaminate")
+    return [stage for stage in STAGES if stage.name not in skipped]
 
 
 def make_step(
@@ -49,10 +59,12 @@ def make_step(
     sources: list[dict[str, Any]] | None,
     base: Path,
     earlier: dict[str, dict[str, Any]],
+    only: tuple[str, ...] = (),
 ) -> Step:
     """Decide about one stage. `done`: manifests of the stages before it, `sources`: fingerprints of
-    the source files (None: not there), `earlier`: stage entries of this run or of its kin."""
-    names = {s.name for s in stages_of(recipe)}
+    the source files (None: not there), `earlier`: stage entries of this run or of its kin, `only`:
+    the stages that take part at all (empty: those of the recipe)."""
+    names = {s.name for s in stages_of(recipe, base) if not only or s.name in only}
     missing = [name for name in stage.inputs if name in names and name not in done]
     if missing:
         return Step(stage, "waits", f"after {missing[0]}")
@@ -80,7 +92,8 @@ def key_parts(
     }
     if stage.name == "ingest":
         hashed = ("source", "file", "format", "bytes", "sha256")
-        inputs = {"files": [{k: f[k] for k in hashed} for f in sources or []]}
+        texts = [entry for entry in sources or [] if not entry.get("tokenized")]
+        inputs = {"files": [{k: entry[k] for k in hashed} for entry in texts]}
     return {
         "stage": stage.name,
         "output_version": stage.output_version,
@@ -102,7 +115,7 @@ def make_plan(
     done: dict[str, Manifest] = {}
     earlier = {**(kin.stages if kin else {}), **(run.stages if run else {})}
     steps = []
-    for stage in stages_of(recipe):
+    for stage in stages_of(recipe, base):
         step = make_step(stage, recipe, workdir, done, sources, base, earlier)
         if step.manifest is not None:
             done[stage.name] = step.manifest

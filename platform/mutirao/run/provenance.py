@@ -26,6 +26,7 @@ def hardware() -> str:
     return f"{len(os.sched_getaffinity(0))} cores{name}, {memory_gib:.0f} GiB, {cards}"
 
 
+@cache  # 0.1 s of parsing, and every stage asks
 def versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for name in ("mutirao", *RECORDED):

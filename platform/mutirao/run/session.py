@@ -69,6 +69,7 @@ def ray_session(settings: recipes.Ray, run_id: str = "") -> Iterator[None]:
             ray.init(address=address, **common)
         else:
             ray.init(
+                address="local",  # else Ray joins any cluster that runs on this machine
                 num_cpus=settings.cpus or len(os.sched_getaffinity(0)),
                 object_store_memory=settings.object_store_mb * 1_000_000,
                 include_dashboard=False,

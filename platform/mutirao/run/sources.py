@@ -9,13 +9,24 @@ from mutirao.core.recipe import Recipe, Source
 
 
 def fingerprints(recipe: Recipe, base: Path, cache: Path | None) -> list[dict[str, Any]]:
-    """One entry a file: source, file, format, bytes, sha256 (and path, which is never hashed).
+    """One entry a file: source, file, format, bytes, sha256 (and path, which is never hashed); the
+    token files of `tokenized` are marked so, and come last.
 
     Raises RecipeError where a source is not there. Hashes are cached by path, size and time.
     """
     from data_jobs.read.fingerprints import source_fingerprints
+    from data_jobs.token_files.files import token_fingerprints
 
-    return source_fingerprints(recipe, base, cache)
+    remember_hashes(cache)
+    return source_fingerprints(recipe, base, cache) + token_fingerprints(recipe, base)
+
+
+def remember_hashes(cache: Path | None) -> None:
+    """From now on keep the hashes of token files in this folder: stages' keys ask for them."""
+    from data_jobs.token_files import files
+
+    if cache is not None:
+        files.remember_hashes(cache)
 
 
 def local_part(recipe: Recipe) -> tuple[Recipe, list[str]]:

@@ -40,7 +40,8 @@ def _split(counts: dict[str, Any], info: dict[str, Any]) -> str:
 
 
 def _tokenizer(counts: dict[str, Any], info: dict[str, Any]) -> str:
-    return f"{info['vocab_size']:,} ids"
+    words = info.get("tokens_per_word")  # on held-out text, where there is some
+    return f"{info['vocab_size']:,} ids" + (f", {words:.3f} tokens per word" if words else "")
 
 
 def _pack(counts: dict[str, Any], info: dict[str, Any]) -> str:

@@ -70,13 +70,28 @@ def _steps(run: Run, pack: Manifest, spans: dict[str, Any]) -> np.ndarray | None
         return None
     if loader.total > MOST_SEQUENCES:
         return None
-    wanted, base = set(), 0
+    wanted = _sequences(pack, spans, context)
+    stream, sequence, _ = loader.places(np.arange(loader.total))
+    found = np.zeros(loader.total, dtype=bool)
+    for number, sequences in wanted.items():
+        found |= (stream == number) & np.isin(sequence, list(sequences))
+    return np.flatnonzero(found) // recipe.train.global_batch
+
+
+def _sequences(pack: Manifest, spans: dict[str, Any], context: int) -> dict[int, set[int]]:
+    """By stream, the sequences that hold a token of the spans."""
+    from train_jobs.loader import TOKEN_FILE
+
+    wanted: dict[int, set[int]] = {}
+    begins: dict[int, int] = {}  # of the stream's next file
     for part in pack.parts:
-        if not part.path.startswith("train") or not part.path.endswith(".tokens.arrow"):
+        named = TOKEN_FILE.fullmatch(part.path)
+        if not named or named["side"] != "train":
             continue
+        stream = int(named["stream"] or 0)
+        base = begins.get(stream, 0)
         for start, end in spans.get(part.path, ()):
             first, last = max(0, base + start - 1), base + end - 1  # a sequence has L + 1 tokens
-            wanted |= set(range(first // context, last // context + 1))
-        base += part.rows
-    order = loader.indices(np.arange(loader.total))
-    return np.flatnonzero(np.isin(order, list(wanted))) // recipe.train.global_batch
+            wanted.setdefault(stream, set()).update(range(first // context, last // context + 1))
+        begins[stream] = base + part.rows
+    return wanted

@@ -1,0 +1,1 @@
+"""Tokenizers: how they are trained, taken over, judged, and run fast. Read `engines` first."""
