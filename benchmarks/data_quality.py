@@ -45,12 +45,20 @@ def run_until(stage: str, path: Path, workdir: Path, **sections) -> dict[str, Ma
 
 
 def pairs_found(documents: Path, pairs: Path, threshold: float) -> dict[str, float]:
-    """Recall and precision of the verified edges against the labelled pairs."""
+    """Recall and precision of the verified edges against the labelled pairs, and the documents
+    dropped beside those that the star rule drops over the true pairs."""
     with tempfile.TemporaryDirectory() as folder:
         stages = run_until("neardup", documents, Path(folder), neardup=NearDup(threshold=threshold))
-        names = [read_ipc(path, "text")["name"].to_pylist() for path in text_paths(stages["clean"])]
+        tables = [read_ipc(path, "text") for path in text_paths(stages["clean"])]
+        names = [table["name"].to_pylist() for table in tables]
+        order = {
+            name: (-len(text.encode()), id_)
+            for table in tables
+            for name, text, id_ in zip(*(table[c].to_pylist() for c in COLUMNS), strict=True)
+        }
         alive = _names_alive(stages, names)
-        edges = read_ipc(stages["neardup"].paths("edges")[0], "edges").to_pylist()
+        edges = [e for p in stages["neardup"].paths("edges-") for e in read_ipc(p).to_pylist()]
+        dropped = stages["neardup"].counts["dropped"]
         found = {
             frozenset((names[e["shard"]][e["row"]], names[e["other_shard"]][e["other_row"]]))
             for e in edges
@@ -67,7 +75,25 @@ def pairs_found(documents: Path, pairs: Path, threshold: float) -> dict[str, flo
         "found": len(found & true),
         "recall": round(len(found & true) / len(true), 4),
         "precision": round(len(found & true) / max(1, len(found)), 4),
+        "dropped": dropped,
+        "dropped_by_the_star_rule_over_true_pairs": len(star_drops(true, order)),
     }
+
+
+COLUMNS = ("name", "text", "id")
+
+
+def star_drops(pairs: set[frozenset[str]], order: dict[str, tuple[int, bytes]]) -> set[str]:
+    """In star order each document with a true pair to one that stays."""
+    neighbours: dict[str, set[str]] = {}
+    for one, other in map(tuple, pairs):
+        neighbours.setdefault(one, set()).add(other)
+        neighbours.setdefault(other, set()).add(one)
+    stays: set[str] = set()
+    for name in sorted(neighbours, key=lambda n: order[n]):
+        if not neighbours[name] & stays:
+            stays.add(name)
+    return set(neighbours) - stays
 
 
 def _names_alive(stages: dict[str, Manifest], names: list[list[str]]) -> set[str]:

@@ -1,11 +1,15 @@
-"""The peer's side of data_speed.py: datatrove's filters on the same files, in this process.
+"""The peer's side of data_speed.py, neardup_speed.py and raw_to_tokens.py: datatrove's own steps.
 
     peers/bin/python benchmarks/peer_datatrove.py --input DIR [--model lid.176.ftz]
+        [--neardup | --tokenizer tokenizer.json] [--workers 2]
 
-The steps and thresholds are those FineWeb-2 publishes for Portuguese (configs/por_Latn.yml at
+The filters and thresholds are those FineWeb-2 publishes for Portuguese (configs/por_Latn.yml at
 baedee4): repair with ftfy, repetition, line quality, word quality, masking of e-mail and IP; with
---model language identification first. Imports, spaCy's model and a first short run over a few
-documents are not timed. Prints one JSON object: CPU-seconds, documents in and kept.
+--model language identification first. --neardup: instead of filters the four MinHash stages with
+FineWeb-2's settings (14 buckets of 8, 5-grams, 64 bits), kept documents written as JSON lines.
+--tokenizer: filters, then MinHash on what they keep, whose last stage hands to DocumentTokenizer
+(no shuffle). Imports, spaCy's model and a first short run over a few documents are not timed.
+Prints one JSON object: CPU-seconds of this process and its workers, wall, documents in and kept.
 """
 
 from __future__ import annotations
@@ -14,12 +18,21 @@ import argparse
 import gzip
 import json
 import logging
+import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.dedup import (
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupFilter,
+    MinhashDedupSignature,
+)
+from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.filters import (
     FineWebQualityFilter,
     GopherQualityFilter,
@@ -28,13 +41,17 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.formatters import FTFYFormatter, PIIFormatter
 from datatrove.pipeline.readers import JsonlReader
+from datatrove.pipeline.tokens import DocumentTokenizer
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 from datatrove.utils import lid
+from datatrove.utils.hashing import HashConfig
 from datatrove.utils.logging import logger
 
 STOP_WORDS = ["de", "a", "e", "o", "em", "do", "da", "que"]
 STOP_WORDS += ["um", "no", "uma", "com", "para", "na", "é", "foi"]
 TOP = [(2, 0.093), (3, 0.117), (4, 0.139)]
+LANGUAGE, END_OF_TEXT = "por_Latn", "<|endoftext|>"
+BUCKETS = 14
 REPEATED = [(5, 0.19), (6, 0.172), (7, 0.154), (8, 0.142), (9, 0.131), (10, 0.12)]
 
 
@@ -42,9 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="lid.176: identify the language first")
+    parser.add_argument("--neardup", action="store_true", help="MinHash alone")
+    parser.add_argument("--tokenizer", type=Path, help="filters, MinHash, then token files")
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     logger.remove()
     logging.disable(logging.WARNING)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
     if options.model:
         lid.cached_asset_path_or_download = lambda *_, **__: str(options.model.resolve())
     with tempfile.TemporaryDirectory() as folder:
@@ -52,25 +73,88 @@ def main() -> None:
         few = place / "few"
         few.mkdir()
         shorten(next(iter(sorted(options.input.glob("*.jsonl.gz")))), few / "few.jsonl.gz")
-        run(few, place / "warm", options.model is not None)
-        before = time.process_time()
-        run(options.input, place / "all", options.model is not None)
-        used = time.process_time() - before
-        kept = count_lines((place / "all" / "kept").glob("*"))
-    read = count_lines(options.input.glob("*.jsonl.gz"))
-    print(json.dumps({"cpu_s": round(used, 2), "documents_in": read, "documents_kept": kept}))
+        run(options, few, place / "warm", workers=1)
+        before, clock = cpu_seconds(), time.monotonic()
+        run(options, options.input, place / "all", options.workers)
+        found = {
+            "cpu_s": round(cpu_seconds() - before, 2),
+            "wall_s": round(time.monotonic() - clock, 2),
+            "documents_in": count_lines(options.input.glob("*.jsonl.gz")),
+            **outcome(place / "all"),
+        }
+    print(json.dumps(found))
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the workers that have ended (each pool ends with its stage)."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def outcome(place: Path) -> dict:
+    if not (tokens := place / "tokens").exists():
+        return {"documents_kept": count_lines((place / "kept").glob("*"))}
+    return {
+        "documents_kept": sum(p.stat().st_size // 8 for p in tokens.glob("*.ds.index")),
+        "token_bytes": sum(p.stat().st_size for p in tokens.glob("*.ds")),
+    }
 
 
 def count_lines(paths: Iterable[Path]) -> int:
     return sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in paths)
 
 
-def run(source: Path, place: Path, with_language: bool) -> None:
-    steps = [JsonlReader(str(source), glob_pattern="*.jsonl.gz")]
+def run(options: argparse.Namespace, source: Path, place: Path, workers: int) -> None:
+    """One task a file; `place/kept` or `place/tokens` holds what comes out."""
+    tasks = len(list(source.glob("*.jsonl.gz")))
+    kept = place / "kept"
+    if options.neardup:
+        neardup(source, place, [JsonlWriter(str(kept))], tasks, workers)
+        return
+    steps = filters(source, options.model is not None)
+    execute([*steps, JsonlWriter(str(kept))], place / "logs" / "filter", tasks, workers)
+    if options.tokenizer:
+        tokens = DocumentTokenizer(
+            str(place / "tokens"),
+            str(options.tokenizer.resolve()),
+            eos_token=END_OF_TEXT,
+            shuffle_documents=False,
+        )
+        neardup(kept, place, [tokens], tasks, workers)
+
+
+def execute(steps: list, logs: Path, tasks: int, workers: int) -> None:
+    """Forked workers: they have the models loaded, and their CPU time is ours to read."""
+    LocalPipelineExecutor(
+        steps, tasks=tasks, workers=workers, logging_dir=str(logs), start_method="fork"
+    ).run()
+
+
+def neardup(source: Path, place: Path, last: list, tasks: int, workers: int) -> None:
+    """The four stages; `last` takes the documents that stay."""
+    config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=BUCKETS)
+    signatures, buckets, removed = (str(place / name) for name in ("signed", "buckets", "removed"))
+    sign = MinhashDedupSignature(signatures, config, language=LANGUAGE)
+    stages = [
+        ([reader(source), sign], tasks),
+        ([MinhashDedupBuckets(signatures, buckets, config=config)], BUCKETS),
+        ([MinhashDedupCluster(buckets, removed, config=config)], 1),
+        ([reader(source), MinhashDedupFilter(removed), *last], tasks),
+    ]
+    for number, (steps, count) in enumerate(stages, 1):
+        execute(steps, place / "logs" / f"minhash-{number}", count, workers)
+
+
+def reader(source: Path) -> JsonlReader:
+    return JsonlReader(str(source), glob_pattern="*.jsonl.gz")
+
+
+def filters(source: Path, with_language: bool) -> list:
+    steps = [reader(source)]
     if with_language:
         steps.append(LanguageFilter(languages=["pt"], language_threshold=0.65))
-    language = "por_Latn"
-    steps += [
+    return [
+        *steps,
         GopherRepetitionFilter(
             dup_line_frac=0.325,
             dup_para_frac=0,
@@ -78,14 +162,14 @@ def run(source: Path, place: Path, with_language: bool) -> None:
             dup_para_char_frac=0,
             top_n_grams=TOP,
             dup_n_grams=REPEATED,
-            language=language,
+            language=LANGUAGE,
         ),
         FineWebQualityFilter(
             line_punct_thr=0.154,
             short_line_thr=999,
             char_duplicates_ratio=0.1,
             new_line_ratio=0.23,
-            language=language,
+            language=LANGUAGE,
         ),
         GopherQualityFilter(
             min_avg_word_length=3,
@@ -93,13 +177,11 @@ def run(source: Path, place: Path, with_language: bool) -> None:
             max_non_alpha_words_ratio=0.814,
             min_stop_words=2,
             stop_words=STOP_WORDS,
-            language=language,
+            language=LANGUAGE,
         ),
         FTFYFormatter(),
         PIIFormatter(),
-        JsonlWriter(str(place / "kept")),
     ]
-    LocalPipelineExecutor(steps, tasks=1, workers=1, logging_dir=str(place / "logs")).run()
 
 
 def shorten(source: Path, target: Path) -> None:
