@@ -125,12 +125,10 @@ def check(recipe: Recipe, base: Path) -> None:
 
 
 def say_what_is_looked_for(job: StageJob, sets: list[LookedFor]) -> None:
-    job.progress.say(f"Evaluation sets looked for: {', '.join(one.name for one in sets)}")
+    job.progress.say(f"  looks for: {', '.join(one.name for one in sets)}")
     if missing := names_without_file(job.recipe, job.base):
-        job.progress.say(
-            f"Not looked for: {', '.join(missing)} (only their names are known here; "
-            "give their files in decontaminate.against)"
-        )
+        job.progress.say(f"  not looked for: {', '.join(missing)}")
+        job.progress.say("    (only their names are known: give files in decontaminate.against)")
 
 
 def hits_unit(item: Item) -> Item:

@@ -11,6 +11,7 @@ ids; of the driver: 8 bytes a document of one kept shard, 300 bytes a token shar
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,10 @@ from data_jobs.token_shards import SIDES, Shard, finished_shard, shard_name, wri
 from data_jobs.tokens.engines import Encoder, load
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError
+from mutirao.core.identity import stream_names
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Part
-from mutirao.core.recipe import Recipe, stream_names
+from mutirao.core.recipe import Recipe
 from mutirao.core.schemas import read_ipc
 
 BYTES_PER_TOKEN = 4.0  # where the tokenizer was measured on no text
@@ -55,7 +57,8 @@ def run(job: StageJob) -> StageResult:
         items = token_items(job, common, names)
         results += run_units(job, items, pack_tokens_unit, "packing token files")
     for reason in sorted({result["reason"] for result in results} - {""}):
-        job.progress.say(f"  packing with Hugging Face's tokenizer: {reason}")
+        line = f"  packing with Hugging Face's tokenizer: {reason}"
+        job.progress.say("\n".join(textwrap.wrap(line, 79, subsequent_indent="    ")))
     shards = [shard for result in results for shard in result["shards"]]
     shards.sort(key=lambda shard: (SIDES.index(shard["side"]), shard["number"]))
     info = {

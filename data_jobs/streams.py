@@ -7,8 +7,9 @@ In: the manifest of `clean` and the recipe. Out: by text shard the name of its t
 from __future__ import annotations
 
 from mutirao.core.errors import RecipeError, nearest
+from mutirao.core.identity import stream_names
 from mutirao.core.manifest import Manifest
-from mutirao.core.recipe import Recipe, stream_names
+from mutirao.core.recipe import Recipe
 
 
 def shard_streams(clean: Manifest, recipe: Recipe) -> list[str]:

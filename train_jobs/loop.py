@@ -16,9 +16,10 @@ import torch
 
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import write_json
+from mutirao.core.identity import differences, section_identity
 from mutirao.core.manifest import read_manifest
 from mutirao.core.model_size import ModelShape, shape_record
-from mutirao.core.recipe import Recipe, differences, section_identity
+from mutirao.core.recipe import Recipe
 from train_jobs import checkpoint, ranks
 from train_jobs.engine import DeepSpeedEngine, Engine, build_engine
 from train_jobs.guard import SkipCount

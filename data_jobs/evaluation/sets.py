@@ -69,8 +69,10 @@ def assets_of_sets(recipe: Recipe, base: Path) -> dict[str, str]:
     found = {}
     for one in sets:
         if not one.path.is_file():
-            who = "The language pack" if one.about else "`decontaminate.against` of the recipe"
-            raise RecipeError("No such file", str(one.path), f"{who} names it.", "no-asset")
+            what = "A folder, not a file" if one.path.is_dir() else "No such file"
+            hint = "Correct decontaminate.against (--against): it takes files, one by one."
+            hint = "The language pack names it." if one.about else hint
+            raise RecipeError(what, str(one.path), hint, "no-asset")
         found[one.name] = sha256_file(one.path)
     told = [[one.name, one.about] for one in sets if one.about]
     names = names_without_file(recipe, base)

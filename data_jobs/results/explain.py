@@ -24,6 +24,7 @@ from mutirao.core.recipe import Filter, Recipe
 from mutirao.core.schemas import read_ipc
 
 EDGES = 10  # near-duplicates that are named, the most alike first
+CHOOSY = ("exact", "neardup", "decontaminate")  # look only at what the stages before them keep
 
 
 def explain(
@@ -35,7 +36,8 @@ def explain(
 
     {id, shard, row, source, ..., text_bytes, kept_text_bytes (without paragraphs that are cut out),
     kept, stage, drop_reason, stages: [{stage, drop_reason, checks: [{name, value, sign ('<=', '>='
-    or 'in'), threshold, drops, would_drop, reason, what}], values, duplicate_of, in_the_end}]}.
+    or 'in'), threshold, drops, would_drop, reason, what}], values, duplicate_of, in_the_end,
+    looked_at (False where the stage leaves out what was dropped before)}]}.
     duplicate_of: the document that stayed at that stage; in_the_end:
     where that one was dropped as a duplicate too, the last of the chain. neardup also has edges
     (how many documents are verified near to it) and near (EDGES of them). A document that `clean`
@@ -57,6 +59,7 @@ def explain(
             stage["checks"] += _thin(stage, manifests["filter"], document, recipe, base)
     if base is not None:
         _look_up_earlier(stages, base)
+    _mark_looked_at(stages, manifests)
     first = next((s for s in stages if s["drop_reason"] is not None), None)
     spans = spans_at(manifests, shard, table.num_rows)
     size = len(document["text"].encode())
@@ -75,6 +78,15 @@ def explain(
         "drop_reason": first["drop_reason"] if first else None,
         "stages": stages,
     }
+
+
+def _mark_looked_at(stages: list[dict[str, Any]], manifests: dict[str, Manifest]) -> None:
+    """False, and no checks, where the stage leaves out what one before it had dropped."""
+    dropped = {stage["stage"] for stage in stages if stage["drop_reason"] is not None}
+    for stage in stages:
+        before = dropped & set(manifests[stage["stage"]].content.get("inputs", ()))
+        stage["looked_at"] = stage["stage"] not in CHOOSY or not before
+        stage["checks"] = stage["checks"] if stage["looked_at"] else []
 
 
 def _look_up_earlier(stages: list[dict[str, Any]], base: Path) -> None:
@@ -245,6 +257,8 @@ def _neardup(values: dict[str, Any], info: Any, document: Any, recipe: Recipe) -
     if values["jaccard"] is None:
         return []
     what = "Jaccard similarity with the document that stays"
+    if recipe.neardup.survivors == "closure":
+        what += " of its cluster (closure: it may be under the threshold)"
     limit = recipe.neardup.threshold
     row = check("jaccard", values["jaccard"], "<=", limit, "near-duplicate", what)
     return [{**row, "drops": values["reason"] is not None, "sign": "<"}]

@@ -18,7 +18,8 @@ from typing import Any
 from data_jobs.token_files.hashes import FileHashes
 from mutirao.core.errors import RecipeError
 from mutirao.core.files import canonical_json, sha256_hex
-from mutirao.core.recipe import Recipe, Tokenized, stream_names
+from mutirao.core.identity import stream_names
+from mutirao.core.recipe import Recipe, Tokenized
 
 FORMATS = {".parquet": "parquet", ".npy": "npy", ".bin": "megatron", ".idx": "megatron"}
 HINT = "Correct the path; in a recipe, relative paths start at the recipe's folder."

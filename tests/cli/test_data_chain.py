@@ -129,6 +129,21 @@ def test_explain_names_the_verified_near_documents_and_the_cluster(call):
     assert max(map(len, said.splitlines())) <= 79
 
 
+def test_explain_says_which_stages_did_not_look_at_what_was_dropped_before(call):
+    (equal,) = {
+        row["name"]
+        for row in rows(call("data", "show", "near", "--dropped", "--json"))
+        if row["drop_reason"] == "exact-duplicate"
+    }
+    value = json.loads(call("data", "explain", "near", equal, "--json").out)
+    looked = {stage["stage"]: stage["looked_at"] for stage in value["stages"]}
+    assert looked == {"exact": True, "neardup": False}
+    said = call("data", "explain", "near", equal).out
+    assert "neardup        not looked at, dropped before" in said
+    value = json.loads(call("data", "explain", "near", "doc-1", "--json").out)
+    assert value["kept"] and all(stage["looked_at"] for stage in value["stages"])
+
+
 def test_each_command_sees_what_the_ones_before_kept_and_ids_stay(made, call):
     first = {row["id"] for row in rows(call("data", "show", "near", "--json"))}
     last = rows(call("data", "show", "tokens", "--json"))
@@ -252,10 +267,16 @@ def test_another_evaluation_file_of_the_same_name_is_another_result(made, call, 
             "another index",
         ),
         ("neardup near --output near", "the folder given as INPUT"),
+        ("neardup near --output new --against near", "dropped for itself"),
+        (
+            "neardup texts.jsonl --output new --set neardup.quality=words",
+            "`mutirao data filter` first",
+        ),
         ("neardup nosuch.jsonl --output new", "no such file"),
         ("neardup texts.jsonl --output .", "full of other files"),
         ("decontaminate texts.jsonl --output new", "nothing to compare with"),
         ("decontaminate texts.jsonl --output new --against no.txt", "No such file"),
+        ("decontaminate texts.jsonl --output new --against near", "A folder, not a file"),
         ("tokenizer texts.jsonl --output new --kind spm", "not one of"),
         ("tokenizer texts.jsonl --output new --vocab-size 3", "not in the range"),
         ("tokenizer near --output new --set neardup.threshold=0.5", "has no effect"),

@@ -57,7 +57,7 @@ def test_a_job_gets_code_recipe_and_named_files_and_no_more(package, recipe):
 
 
 def test_sources_stay_in_place_and_the_runs_identity_does_not_change(package, recipe):
-    from mutirao.core.recipe import identity
+    from mutirao.core.identity import identity
 
     sent = load_recipe(str(package(recipe, "train.lr=0.002").directory / "recipe.yaml"))
     assert sent.recipe.sources[0].path == (str(recipe.parent / "a.txt"), "/shared/b.txt")

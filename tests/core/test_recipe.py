@@ -6,7 +6,8 @@ import pytest
 
 from mutirao.core import recipe as recipes
 from mutirao.core.errors import RecipeError
-from mutirao.core.recipe import Recipe, Section, differences, identity, role, section_identity
+from mutirao.core.identity import differences, identity, role, section_identity
+from mutirao.core.recipe import Recipe, Section
 from mutirao.core.recipe_file import dump_recipe, load_recipe, parse_recipe, shipped_names
 
 MINIMAL = "format: 1\nname: r\nsources:\n  - path: a.txt\n"
@@ -48,6 +49,13 @@ def test_differences_name_the_field_and_both_values():
     assert differences(old, new) == ["seed: default -> 3", "train.lr: default -> 0.5"] or (
         "seed: default -> 3" in differences(old, new)
     )
+
+
+def test_differences_go_into_a_list_of_sources_and_name_the_field():
+    old, new = identity(make()), identity(make("", "sources.0.weight=2"))
+    assert differences(old, new) == ["sources.0.weight: default -> 2.0"]
+    longer = identity(make("  - path: b.txt\n"))
+    assert [row.split(":")[0] for row in differences(old, longer)] == ["sources"]
 
 
 @pytest.mark.parametrize(

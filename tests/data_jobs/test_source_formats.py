@@ -8,7 +8,8 @@ import json
 import pytest
 
 from mutirao.core.errors import RecipeError
-from mutirao.core.recipe import Source, section_identity
+from mutirao.core.identity import section_identity
+from mutirao.core.recipe import Source
 from mutirao.core.schemas import read_ipc
 
 

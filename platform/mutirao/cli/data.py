@@ -154,7 +154,8 @@ def _stage_lines(stage: dict[str, Any], first: bool) -> list[str]:
     where only a thin pack would drop."""
     reason = stage["drop_reason"]
     verdict = f"DROPS: {reason}" if reason and first else f"would drop: {reason}" if reason else ""
-    lines = [f"{stage['stage']:<14} {verdict or 'keeps'}"]
+    silent = "keeps" if stage.get("looked_at", True) else "not looked at, dropped before"
+    lines = [f"{stage['stage']:<14} {verdict or silent}"]
     for check in stage["checks"]:
         mark = "!" if check["drops"] else "?" if check["would_drop"] else " "
         value, limit = _number(check["value"]), _number(check["threshold"])

@@ -241,8 +241,8 @@ def _documents(result: Any, before: tuple[str, ...]) -> tuple[dict[str, Any], li
 
 def _set_line(one: dict[str, Any]) -> str:
     """What of an evaluation set was looked for, and what of it the documents hold."""
-    looked = f"{one['texts']:,} texts, {one['ngrams']:,} n-grams"
-    found = f"{one['texts_found']:,} texts found, {one['documents_dropped']:,} documents dropped"
+    looked = f"{one['texts']:,} text{'s' * (one['texts'] != 1)}, {one['ngrams']:,} n-grams"
+    found = f"found {one['texts_found']:,}, drops {one['documents_dropped']:,}"
     return f"  {one['name'][:20]:<20} {looked}; {found}"[:79]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from mutirao.core.errors import RecipeError, nearest
 from mutirao.core.files import canonical_json, read_json, sha256_hex, write_bytes, write_json
+from mutirao.core.identity import differences, identity
 from mutirao.core.manifest import check_format
-from mutirao.core.recipe import Recipe, differences, identity
+from mutirao.core.recipe import Recipe
 from mutirao.core.recipe_file import dump_recipe, parse_recipe
 from mutirao.core.workdir import Workdir
 

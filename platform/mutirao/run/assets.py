@@ -7,8 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from mutirao.core.files import sha256_file, sha256_hex
+from mutirao.core.identity import stream_names
 from mutirao.core.languages import load_pack, pack_folder
-from mutirao.core.recipe import Recipe, stream_names
+from mutirao.core.recipe import Recipe
 
 
 def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:

@@ -6,19 +6,16 @@ the store; `report.html` in the run's folder. A killed run is continued by the s
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mutirao.core.energy import EnergyMeter
-from mutirao.core.errors import RecipeError, Stopped, UserError
+from mutirao.core.errors import RecipeError
 from mutirao.core.job import StageJob
 from mutirao.core.lease import Lease
 from mutirao.core.manifest import MANIFEST, Manifest, commit, read_manifest
@@ -31,6 +28,7 @@ from mutirao.core.workdir import Workdir
 from mutirao.run.check import check_recipe
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.provenance import hardware, versions
+from mutirao.run.record import note, recorded
 from mutirao.run.session import prepare_environment, ray_session
 from mutirao.run.show import short
 from mutirao.run.sources import fingerprints, remember_hashes
@@ -94,7 +92,7 @@ def execute(
         wait_for_takedown(workdir.root, progress.say)
         run = open_run(workdir, identifier, loaded.recipe, loaded.base)
         _say_beginning(run, state)
-        with progress.logged(directory / "logs"), _recorded(run, state):
+        with progress.logged(directory / "logs"), recorded(run, state):
             _run_stages(run, state)
     return run
 
@@ -134,11 +132,11 @@ def _one_stage(
     if step.manifest is not None:
         state.done[name] = step.manifest
         state.progress.say(stage_line(name, step.manifest, reused=True))
-        _note(run, step, step.manifest)
+        note(run, step, step.manifest)
         return
     assert step.directory is not None and meter is not None
     stopping.check()
-    _note(run, step, None)
+    note(run, step, None)
     why = f" ({step.why})" if step.why not in ("", NEVER_RAN) else ""
     state.progress.say(f"{name:<13} {step.stage.what}{why}")
     lease = Lease(step.directory / "lease.json", run.id)
@@ -150,7 +148,7 @@ def _one_stage(
                 manifest = _make(run, state, step)
     state.done[name] = manifest
     state.progress.say(stage_line(name, manifest))
-    _note(run, step, manifest)
+    note(run, step, manifest)
     stopping.check()
 
 
@@ -207,77 +205,6 @@ def _step(stage: Stage, state: Execution, earlier: dict[str, dict[str, Any]]) ->
         shutil.rmtree(step.directory, ignore_errors=True)
         step = make_step(*arguments, state.loaded.base, {}, state.options.stages)
     return step
-
-
-def _write_report(run: Run, state: Execution) -> None:
-    """The report of whatever there is; a problem in it never hides how the run ended."""
-    from mutirao.report.page import write_report
-
-    try:
-        write_report(run.directory, state.done, state.loaded.recipe)
-    except Exception as error:
-        state.progress.say(f"  the report could not be written: {error!r}")
-
-
-def _link_model(export: Manifest, target: Path) -> None:
-    """`runs/<id>/model`: the Hugging Face folder, hard links into the store where possible."""
-    temporary = target.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for part in export.parts:
-        source = export.directory / part.path
-        try:
-            os.link(source, temporary / part.path)
-        except OSError:
-            shutil.copyfile(source, temporary / part.path)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-
-
-@contextmanager
-def _recorded(run: Run, state: Execution) -> Iterator[None]:
-    """Keep run.json true: running, then done, stopped, interrupted or failed with the reason."""
-    began = time.time()
-    run.record["attempts"] += 1
-    _status(run, "running", "")
-    run.record["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
-    if state.options.new:
-        for name in ("checkpoints", "metrics", "ray_train"):
-            shutil.rmtree(run.directory / name, ignore_errors=True)
-    run.save()
-    try:
-        yield
-    except Stopped as stop:
-        _status(run, "stopped", stop.problem)
-        raise
-    except KeyboardInterrupt:
-        _status(run, "interrupted", "Ctrl-C")
-        raise
-    except BaseException as error:
-        _status(run, "failed", error.problem if isinstance(error, UserError) else repr(error))
-        state.progress.log(traceback.format_exc())
-        raise
-    else:
-        if "export" in state.done:
-            _link_model(state.done["export"], run.directory / "model")
-        _status(run, "done" if state.options.until is None else "partial", "")
-    finally:
-        run.record["wall_s"] = round(run.record.get("wall_s", 0) + time.time() - began, 1)
-        run.save()
-        if state.options.report:
-            _write_report(run, state)
-
-
-def _status(run: Run, status: str, reason: str) -> None:
-    run.record["status"], run.record["reason"] = status, reason
-
-
-def _note(run: Run, step: Step, manifest: Manifest | None) -> None:
-    entry = {"key": step.key, "key_parts": step.key_parts, "status": "running"}
-    if manifest is not None:
-        entry |= {"status": "done", "content_hash": manifest.content_hash}
-    run.stages[step.stage.name] = entry
-    run.save()
 
 
 def _meter(run: Run, state: Execution) -> EnergyMeter:

@@ -36,7 +36,8 @@ class Census:
 
     def lines(self) -> list[str]:
         rows = [
-            f"{self.files} files, {self.documents:,} documents, {self.text_bytes:,} bytes of text"
+            f"{self.files} file{'s' * (self.files != 1)}, {self.documents:,} documents, "
+            f"{self.text_bytes:,} bytes of text"
         ]
         top = self.languages.most_common(6)
         total = sum(self.languages.values())

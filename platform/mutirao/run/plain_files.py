@@ -123,6 +123,10 @@ def _over_folder(
     if Path(folder).resolve() == workdir.root.resolve():
         hint = "Choose another --output."
         raise RecipeError("--output is the folder given as INPUT", folder, hint, "bad-output")
+    against = [Path(name).resolve() for name in flags.get("neardup.against") or ()]
+    if Path(folder).resolve() in against:
+        hint = "Every document would be dropped for itself: give INPUT or --against another folder."
+        raise RecipeError("--against is the folder given as INPUT", folder, hint, "bad-input")
     if "clean" not in found:
         raise RecipeError("The folder holds tokens, no text", folder, code="bad-input")
     stages, taken = plan_stages(command, list(found), bool(flags.get("tokenizer.path")))
@@ -150,6 +154,10 @@ def _task(
     if command == "decontaminate" and not evaluation_sets(recipe, base):
         hint = "Give --against FILE (text or jsonl), or a --language whose pack names sets."
         raise RecipeError("There is nothing to compare with", hint=hint, code="no-evaluation")
+    if recipe.neardup.quality and "neardup" in made and "filter" not in stages:
+        where = f"neardup.quality: {recipe.neardup.quality}"
+        hint = "Run `mutirao data filter` first and give its folder as INPUT."
+        raise RecipeError("The filter's values are not there", where, hint, "no-filter")
     if command == "pack" and "tokenizer" in made and not recipe.tokenizer.path:
         hint = "Give --tokenizer PATH, or as INPUT the folder of `mutirao data tokenizer`."
         raise RecipeError("Which tokenizer?", hint=hint, code="no-tokenizer")

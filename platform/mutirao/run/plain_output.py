@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mutirao.core.errors import RecipeError
+from mutirao.core.identity import differences, identity
 from mutirao.core.manifest import MANIFEST, Manifest
-from mutirao.core.recipe import Recipe, differences, identity
+from mutirao.core.recipe import Recipe
 from mutirao.core.runs import RECORD, load_run
 from mutirao.core.takedown import FOLDER as TAKEDOWN
 from mutirao.core.workdir import Workdir

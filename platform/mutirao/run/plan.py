@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mutirao.core.files import canonical_json, sha256_hex
+from mutirao.core.identity import differences, section_identity
 from mutirao.core.manifest import Manifest, read_manifest
-from mutirao.core.recipe import Recipe, differences, section_identity
+from mutirao.core.recipe import Recipe
 from mutirao.core.runs import Run
 from mutirao.core.stages import DATA_STAGES, STAGES, Stage
 from mutirao.core.workdir import Workdir

@@ -42,7 +42,7 @@ def open_result(workdir: Workdir, word: str) -> Result:
         run = _run(workdir, word)
         found = Result(workdir, run, manifests(workdir, run), {})
     if "clean" not in found.manifests and "pack" in found.manifests:
-        hint = "`mutirao data show` takes results that were made of text."
+        hint = "`data show`, `explain` and `export` take results that were made of text."
         raise RecipeError(f"{word} holds tokens, no documents", hint=hint, code="no-documents")
     if "clean" not in found.manifests:
         raise RecipeError(
