@@ -20,7 +20,7 @@ from typing import Any
 
 RANGE_BYTES = 256_000_000  # of one key range, data_jobs.keyed
 ITEM_BYTES = 2_000  # what the driver holds for a task, data_jobs.units
-EDGE_BYTES = 8  # for each document that has an edge, while components are made
+EDGE_BYTES = 10  # for each document that has an edge, while components are made
 FIXED = ("tokenizer",)  # works on a sample of a fixed size
 COLUMNS = ("growth", "core-hours", "in, TB", "written, TB", "shuffled, TB", "files", "tasks")
 ASSUMPTIONS = """
@@ -37,7 +37,7 @@ time of each stage, bytes, and the number of files and tasks at one shard size. 
 - Bytes in: what the stage's inputs hold, once. Verification reads texts of candidates again.
 - A shard of {shard_mb:.0f} MB instead of 64 MB: memory of a unit grows with it, its rate does not.
 - The driver holds {driver_mb:.0f} MB (2 kB a task of the largest pass); components take
-  {edges_gb:.1f} GB in one process (8 bytes a document that has an edge).
+  at most {edges_gb:.1f} GB in one process (10 bytes a document that has an edge).
 - Scheduling, stragglers and lost nodes cost nothing; one core is as fast as those measured here.
 """
 
