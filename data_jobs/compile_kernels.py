@@ -2,7 +2,7 @@
 
 Numba keeps compiled kernels beside their source (or in the user's cache folder where that cannot be
 written); without them each worker of the first run compiles for half a minute. Runs the stages that
-have kernels on two small documents, so that every kernel meets the types it will meet in a run.
+have kernels on two near-duplicates, so that every kernel meets the types it will meet in a run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 import time
+from importlib import resources
 from pathlib import Path
 
 from data_jobs.cleaning.extract import page_text
@@ -20,7 +21,6 @@ from mutirao.core.progress import Progress
 from mutirao.core.recipe import Decontaminate, NearDup, Recipe, Source
 
 COMPILED = ("ingest", "clean", "langid", "filter", "exact", "neardup", "decontaminate")
-TEXT = "Muitas mãos levantam uma casa num só dia, e a casa fica de pé. " * 30
 
 
 def compile_kernels() -> float:
@@ -28,10 +28,10 @@ def compile_kernels() -> float:
     began = time.monotonic()
     page_text("<p>Uma página</p>")
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
+        base, text = Path(folder), _text()
         for name in ("um", "dois"):
             (base / f"{name}.txt").write_text(
-                f"{TEXT}{name} \N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
+                f"{text} {name} \N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
             )
         (base / "exame.txt").write_text("Uma pergunta de exame que não está no texto acima. " * 3)
         recipe = Recipe(
@@ -45,6 +45,12 @@ def compile_kernels() -> float:
         closure = NearDup(survivors="closure")
         _run("neardup", recipe.model_copy(update={"neardup": closure}), base, done, "closure")
     return time.monotonic() - began
+
+
+def _text() -> str:
+    """A chapter of the bundled sample: the filter keeps it."""
+    chapters = resources.files("mutirao.sample") / "chapters"
+    return min(chapters.iterdir(), key=lambda file: file.name).read_text("utf-8")[:5_000]
 
 
 def _run(

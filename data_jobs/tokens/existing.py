@@ -66,13 +66,15 @@ def read_tokenizer(path: Path) -> Any:
 
 
 def tokenizer_file(path: Path) -> Path:
-    """The tokenizer.json (or the SentencePiece model) of a folder, or the file itself."""
+    """The tokenizer.json (or the SentencePiece model) of a folder, or the file itself; the folder
+    of `mutirao data tokenizer` has it in `tokenizer/`."""
     if not path.is_dir():
         if not path.is_file():
             raise RecipeError("There is no such tokenizer", str(path), HINT, "no-tokenizer")
         return path
     models = sorted(path.glob("*.model"))
-    for file in (path / "tokenizer.json", path / "tokenizer.model", *models[:1]):
+    named = [path / name for name in ("tokenizer.json", "tokenizer.model")]
+    for file in (*named, *models[:1], path / "tokenizer" / "tokenizer.json"):
         if file.is_file():
             return file
     raise RecipeError("The folder holds no tokenizer", str(path), HINT, "no-tokenizer")

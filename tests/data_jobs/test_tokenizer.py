@@ -147,6 +147,10 @@ def test_an_existing_tokenizer_is_taken_as_it_is(made, tmp_path, helpers):
     written = tmp_path / "store" / "tokenizer" / "key" / "tokenizer.json"
     assert written.read_bytes() == data
     assert result.info == {"kind": "existing", "vocab_size": VOCABULARY, "eos_id": 0}
+    (tmp_path / "folder of the command").mkdir()
+    (tmp_path / "folder of the command" / "tokenizer").symlink_to(folder)
+    recipe = Recipe(sources=[{"path": "x"}], tokenizer={"path": "folder of the command"})
+    assert stage.tokenizer_assets(recipe, tmp_path) == assets
 
 
 def test_code_and_classes_of_an_existing_tokenizer_are_left_behind(made, tmp_path):

@@ -52,7 +52,13 @@ STAGES: tuple[Stage, ...] = (
         3,
         "join the decisions, write the kept text shards, hold some out",
     ),
-    Stage("tokenizer", ("split",), ("tokenizer", "seed"), 2, "train the tokenizer"),
+    Stage(
+        "tokenizer",
+        ("split",),
+        ("tokenizer", "seed"),
+        2,
+        "train the tokenizer, or take the one that is named",
+    ),
     Stage(
         "pack",
         ("split", "tokenizer"),
