@@ -112,7 +112,7 @@ class NearDup(Section):
     threshold: Identity[float] = Field(0.8, gt=0, le=1)  # Jaccard of word 5-gram sets
     recall: Identity[float] = Field(0.999, gt=0, lt=1)  # of pairs at the threshold
     permutations: Identity[int] = Field(112, gt=0)  # at most
-    bands: Identity[int] = Field(0, ge=0)  # 0: datasketch's choice for threshold and recall
+    bands: Identity[int] = Field(0, ge=0)  # 0: chosen for threshold and recall
     rows: Identity[int] = Field(0, ge=0)
     ngram: Identity[int] = Field(5, gt=0)
     survivors: Identity[Literal["star", "closure"]] = "star"  # closure: one of each cluster stays
