@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from data_jobs.firsts import (
     RECORD_MEMORY,
     first_of_run,
-    id_halves,
     later_ones,
     remove_scratch,
     repeats,
@@ -38,6 +37,7 @@ from data_jobs.shards import (
     decision_counts,
     decision_name,
     finished_result,
+    halves,
     kept_rows,
     parts_of,
     reason_info,
@@ -98,7 +98,7 @@ def hash_unit(item: Item) -> Item:
     path, how = Path(item["text"]), item["normalize"]
     found = [text_hashes(batch.column("text"), how) for batch in text_batches(path)]
     hashes = np.concatenate([np.zeros((0, 2), np.uint64), *found])
-    ids = id_halves(read_ipc(path, "text").column("id"))
+    ids = halves(read_ipc(path, "text").column("id"))[0]
     rows = np.flatnonzero(kept_rows(len(hashes), item["decisions"]))
     write_records(directory, names[0], hashes)
     records = sorted_records(hashes[rows], ids[rows], rows)

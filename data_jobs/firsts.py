@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from data_jobs.keyed import key_slice, read_records
 
@@ -23,15 +22,6 @@ from data_jobs.keyed import key_slice, read_records
 RECORD = np.dtype([("key", "<u8"), ("low", "<u8"), ("id", "<u8"), ("row", "<u4"), ("at", "<u4")])
 LATER = np.dtype([(name, "<u4") for name in ("shard", "row", "at", "of_shard", "of_row")])
 RECORD_MEMORY = 2 * RECORD.itemsize  # with the keys and their order while they are sorted
-
-
-def id_halves(ids: pa.ChunkedArray) -> np.ndarray:
-    """uint64[rows]: the first 8 bytes, big endian, of a column of binary(16)."""
-    found = [np.zeros(0, np.uint64)]
-    for chunk in ids.chunks:
-        halves = np.frombuffer(chunk.buffers()[1], ">u8")[2 * chunk.offset :: 2]
-        found.append(halves[: len(chunk)].astype(np.uint64))
-    return np.concatenate(found)
 
 
 def sorted_records(

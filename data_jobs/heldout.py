@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_jobs.firsts import id_halves
 from data_jobs.normal_text import text_hashes
+from data_jobs.shards import halves
 from data_jobs.units import Item
 from mutirao.core.schemas import read_ipc
 
@@ -32,7 +32,7 @@ DEFAULT_NORMALIZE = "casefold"  # where `exact` is no part of the run
 def heldout_keys(table: pa.Table, decisions: dict[str, str]) -> np.ndarray:
     """uint64[rows]: the key of each row of a text shard; decisions: {stage: decision shard}."""
     if "exact" in decisions:
-        keys = id_halves(read_ipc(Path(decisions["exact"]), "decision.exact").column("hash"))
+        keys = halves(read_ipc(Path(decisions["exact"]), "decision.exact").column("hash"))[0]
     else:
         keys = text_hashes(table.column("text"), DEFAULT_NORMALIZE)[:, 0]
     if "neardup" in decisions:

@@ -23,7 +23,6 @@ import pyarrow as pa
 
 from data_jobs.firsts import (
     RECORD_MEMORY,
-    id_halves,
     later_ones,
     remove_scratch,
     repeats,
@@ -40,7 +39,7 @@ from data_jobs.keyed import (
 from data_jobs.language.spans import cut, intersection
 from data_jobs.near.drops import dropped_rows
 from data_jobs.paragraph_ranges import Paragraphs, paragraph_hashes, paragraphs_of
-from data_jobs.shards import kept_rows, utf8_buffers
+from data_jobs.shards import halves, kept_rows, utf8_buffers
 from data_jobs.streams import rank_runs, ranks_of
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.job import StageJob
@@ -120,7 +119,7 @@ def hash_unit(item: Item) -> Item:
         rows.append(long.row)
         starts.append(long.start - long.origin)
     row = np.concatenate([np.zeros(0, np.int64), *rows])
-    ids = id_halves(table.column("id"))[row]
+    ids = halves(table.column("id"))[0][row]
     at = np.concatenate([np.zeros(0, np.int64), *starts])
     records = sorted_records(np.concatenate(hashes), ids, row, at)
     return {"part": vars(write_records(directory, name, records))}

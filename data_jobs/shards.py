@@ -88,6 +88,17 @@ def utf8_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.nda
     return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), starts
 
 
+def halves(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """(first, second) 64 bits, big endian, as uint64[rows] of a column of binary(16); null is 0."""
+    raw = [np.zeros((0, 2), np.uint64)]
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        if len(chunk):
+            data = np.frombuffer(chunk.buffers()[1], ">u8").reshape(-1, 2)
+            raw.append(data[chunk.offset : chunk.offset + len(chunk)].astype(np.uint64))
+    both = np.concatenate(raw)
+    return both[:, 0], both[:, 1]
+
+
 def write_table(
     directory: Path, name: str, table: pa.Table, info: dict[str, Any] | None = None
 ) -> Part:

@@ -14,13 +14,13 @@ import pyarrow.compute
 
 from data_jobs.keyed import read_records
 from data_jobs.near.drops import NOTHING, rows_of, shard_slice, shards_of
-from data_jobs.near.order import halves, orders_of
+from data_jobs.near.order import orders_of
 from data_jobs.near.plan import Plan, read_plan
 from data_jobs.near.sets import Texts
 from data_jobs.near.verify import edges_name, true_jaccard
 from data_jobs.paragraphs import REASON as REPEATED
 from data_jobs.paragraphs import shard_cuts
-from data_jobs.shards import decision_name, finished_result, reason_info, write_table
+from data_jobs.shards import decision_name, finished_result, halves, reason_info, write_table
 from data_jobs.survivors import CLUSTERS, DROPS
 from data_jobs.units import Item
 from mutirao.core.schemas import NEARDUP, read_ipc

@@ -18,6 +18,7 @@ from data_jobs.kernels import numba
 from data_jobs.keyed import read_records
 from data_jobs.near.drops import rows_of, shards_of
 from data_jobs.near.plan import Plan, Shard
+from data_jobs.shards import halves
 from mutirao.core.schemas import read_ipc
 
 # rank: place in `prefer`, then quality; short: 2**32 - 1 - bytes of text; id: big endian halves;
@@ -60,17 +61,6 @@ def lengths(texts: pa.Array) -> np.ndarray:
         return np.zeros(len(texts), np.int64)
     starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     return np.diff(starts)
-
-
-def halves(ids: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """(first, second) 64 bits, big endian, of 16-byte values; null counts as zero."""
-    raw = [np.zeros((0, 2), np.uint64)]
-    for chunk in ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]:
-        if len(chunk):
-            data = np.frombuffer(chunk.buffers()[1], ">u8").reshape(-1, 2)
-            raw.append(data[chunk.offset : chunk.offset + len(chunk)].astype(np.uint64))
-    both = np.concatenate(raw)
-    return both[:, 0], both[:, 1]
 
 
 def quality_of(place: Shard, quality: str) -> np.ndarray:
