@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from data_jobs.firsts import (
     RECORD_MEMORY,
     first_of_run,
-    later_ones,
+    later_unit,
     remove_scratch,
     repeats,
     sorted_records,
@@ -27,7 +27,6 @@ from data_jobs.firsts import (
 from data_jobs.keyed import (
     finished_records,
     key_slice,
-    range_bounds,
     range_count,
     read_records,
     write_records,
@@ -45,7 +44,7 @@ from data_jobs.shards import (
     text_batches,
     write_table,
 )
-from data_jobs.streams import check_prefer, rank_runs, ranks_of
+from data_jobs.streams import check_prefer, rank_runs
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.recipe import Recipe
@@ -107,14 +106,7 @@ def hash_unit(item: Item) -> Item:
 
 def group_unit(item: Item) -> Item:
     """One key range over all shards: LATER records."""
-    directory, name = Path(item["directory"]), group_name(item["range"], item["ranges"])
-    if (finished := finished_records(directory, name)) is not None:
-        return finished
-    low, high = range_bounds(item["range"], item["ranges"])
-    ranks = ranks_of(item["ranks"])
-    files = [directory / hash_name(shard) for shard in range(len(ranks))]
-    later = later_ones(files, ranks, low, high)
-    return {"part": vars(write_records(directory, name, later))}
+    return later_unit(item, group_name(item["range"], item["ranges"]), hash_name)
 
 
 def decide_unit(item: Item) -> Item:

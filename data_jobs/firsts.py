@@ -10,12 +10,20 @@ of `exact` hold 77 GB and are read once, in 600 ranges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_jobs.keyed import key_slice, read_records
+from data_jobs.keyed import (
+    finished_records,
+    key_slice,
+    range_bounds,
+    read_records,
+    write_records,
+)
+from data_jobs.streams import ranks_of
 
 # key, low: the hash; id: first half (big endian) of the document's id, which is a hash too;
 # at: place in the document.
@@ -69,6 +77,20 @@ def later_ones(files: Sequence[Path], ranks: Sequence[int], low: int, high: int)
     at, row, identity, second, key = (records[name] for name in fields)
     order = np.lexsort((at, row, shard, identity, rank, second, key))
     return _later(records[order], shard[order])
+
+
+def later_unit(item: dict[str, Any], name: str, file_name: Callable[[int], str]) -> dict[str, Any]:
+    """One key range over all shards, as a unit: writes LATER records to `name`.
+
+    item: directory, range, ranges, ranks (`streams.rank_runs`); file_name: of a shard's RECORDs.
+    """
+    directory = Path(item["directory"])
+    if (finished := finished_records(directory, name)) is not None:
+        return finished
+    low, high = range_bounds(item["range"], item["ranges"])
+    ranks = ranks_of(item["ranks"])
+    files = [directory / file_name(shard) for shard in range(len(ranks))]
+    return {"part": vars(write_records(directory, name, later_ones(files, ranks, low, high)))}
 
 
 def remove_scratch(directory: Path, patterns: Sequence[str]) -> None:

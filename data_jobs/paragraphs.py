@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from data_jobs.firsts import (
     RECORD_MEMORY,
-    later_ones,
+    later_unit,
     remove_scratch,
     repeats,
     sorted_records,
@@ -31,7 +31,6 @@ from data_jobs.firsts import (
 from data_jobs.keyed import (
     finished_records,
     key_slice,
-    range_bounds,
     range_count,
     read_records,
     write_records,
@@ -40,7 +39,7 @@ from data_jobs.language.spans import cut, intersection
 from data_jobs.near.drops import dropped_rows
 from data_jobs.paragraph_ranges import Paragraphs, paragraph_hashes, paragraphs_of
 from data_jobs.shards import halves, kept_rows, utf8_buffers
-from data_jobs.streams import rank_runs, ranks_of
+from data_jobs.streams import rank_runs
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.job import StageJob
 from mutirao.core.schemas import read_ipc
@@ -127,13 +126,7 @@ def hash_unit(item: Item) -> Item:
 
 def repeat_unit(item: Item) -> Item:
     """One key range over all shards: LATER records."""
-    directory, name = Path(item["directory"]), repeat_name(item["range"], item["ranges"])
-    if (finished := finished_records(directory, name)) is not None:
-        return finished
-    low, high = range_bounds(item["range"], item["ranges"])
-    ranks = ranks_of(item["ranks"])
-    files = [directory / hash_name(shard) for shard in range(len(ranks))]
-    return {"part": vars(write_records(directory, name, later_ones(files, ranks, low, high)))}
+    return later_unit(item, repeat_name(item["range"], item["ranges"]), hash_name)
 
 
 def cut_unit(item: Item) -> Item:
