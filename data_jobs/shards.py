@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mutirao.core.manifest import Manifest, Part, finished_part, read_manifest, write_part
 from mutirao.core.schemas import read_ipc, write_ipc
@@ -86,6 +87,11 @@ def utf8_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.nda
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), starts
+
+
+def byte_lengths(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """int64[rows]: bytes of UTF-8 of each text of a large_string column; null is 0."""
+    return pc.fill_null(pc.binary_length(texts), 0).to_numpy()
 
 
 def halves(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

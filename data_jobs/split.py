@@ -23,7 +23,7 @@ from data_jobs.keyed import finished_records, remove_records, write_records
 from data_jobs.language.spans import STAGES as CUTTING
 from data_jobs.language.spans import kept_bytes, row_spans
 from data_jobs.quality.shares import kept_by_license, shares
-from data_jobs.shards import add_counts, parts_of, shard_items
+from data_jobs.shards import add_counts, byte_lengths, parts_of, shard_items
 from data_jobs.streams import shard_streams
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError
@@ -82,7 +82,7 @@ def mark_unit(item: Item) -> Item:
         return finished
     table = read_ipc(Path(item["text"]), "text")
     stage, reason = first_reasons(table.num_rows, item["decisions"])
-    sizes = pc.fill_null(pc.binary_length(table.column("text")), 0).to_numpy()
+    sizes = byte_lengths(table.column("text"))
     spans = row_spans(item["decisions"], table.num_rows)
     marks = np.zeros(table.num_rows, MARK)
     marks["kept"] = reason.is_null().to_numpy(zero_copy_only=False)

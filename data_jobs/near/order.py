@@ -18,7 +18,7 @@ from data_jobs.kernels import numba
 from data_jobs.keyed import read_records
 from data_jobs.near.drops import rows_of, shards_of
 from data_jobs.near.plan import Plan, Shard
-from data_jobs.shards import halves
+from data_jobs.shards import byte_lengths, halves
 from mutirao.core.schemas import read_ipc
 
 # rank: place in `prefer`, then quality; short: 2**32 - 1 - bytes of text; id: big endian halves;
@@ -44,7 +44,7 @@ def order_records(table: pa.Table, place: Shard, quality: str) -> np.ndarray:
     start = 0
     for batch in table.to_batches():
         some = records[start : start + batch.num_rows]
-        some["short"] = LAST - np.minimum(lengths(batch.column("text")), LAST)
+        some["short"] = LAST - np.minimum(byte_lengths(batch.column("text")), LAST)
         some["high"], some["low"] = halves(batch.column("id"))
         start += batch.num_rows
     records["hash"] = records["high"]
@@ -52,15 +52,6 @@ def order_records(table: pa.Table, place: Shard, quality: str) -> np.ndarray:
         digest = read_ipc(Path(place.decisions["exact"]), "decision.exact").column("hash")
         records["hash"] = halves(digest)[0]
     return records
-
-
-def lengths(texts: pa.Array) -> np.ndarray:
-    """Bytes of each text of a large_string array."""
-    _, offsets, _ = texts.buffers()
-    if offsets is None:
-        return np.zeros(len(texts), np.int64)
-    starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.diff(starts)
 
 
 def quality_of(place: Shard, quality: str) -> np.ndarray:

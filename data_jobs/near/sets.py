@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_jobs.kernels import numba
-from data_jobs.near.order import lengths
 from data_jobs.near.shingles import raw_words, rolled, word_points
-from data_jobs.shards import utf8_buffers
+from data_jobs.shards import byte_lengths, utf8_buffers
 from mutirao.core.schemas import read_ipc
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -48,13 +47,13 @@ class Texts:
     def bytes_of(self) -> np.ndarray:
         """int64[rows]: bytes of each text."""
         empty = np.zeros(0, np.int64)
-        return np.concatenate([empty, *(lengths(batch.column(0)) for batch in self.batches)])
+        return np.concatenate([empty, *(byte_lengths(batch.column(0)) for batch in self.batches)])
 
 
 def shingle_sets(texts: list[pa.Array], ngram: int) -> Sets:
     """The set of each text, in order; one of a text under `ngram` words is empty."""
     documents = sum(len(array) for array in texts)
-    room = sum(int(lengths(array).sum()) for array in texts) // 2 + 2 * documents
+    room = sum(int(byte_lengths(array).sum()) for array in texts) // 2 + 2 * documents
     values, starts = np.empty(room, np.uint64), np.zeros(documents + 1, np.int64)
     at = 0
     for array in texts:
