@@ -7,7 +7,6 @@ own, of which one was forgotten afterwards. Beside `format-1/`, which test_old_f
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,9 @@ from mutirao.core import schemas
 from mutirao.core.manifest import read_manifest, verify
 from mutirao.core.runs import all_runs
 from mutirao.core.takedown import Takedown
-from mutirao.core.workdir import Workdir
 from mutirao.run.show import manifests
 
 OLD = Path(__file__).parent / "format-2"
-
-
-@pytest.fixture(scope="module")
-def old(tmp_path_factory) -> Workdir:
-    """A copy, so that no test writes into what is kept."""
-    place = tmp_path_factory.mktemp("old") / "work"
-    shutil.copytree(OLD, place)
-    return Workdir(place)
 
 
 @pytest.fixture(scope="module")

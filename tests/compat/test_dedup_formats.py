@@ -7,7 +7,6 @@ the first a document was forgotten afterwards.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,9 @@ from mutirao.core.earlier import open_earlier
 from mutirao.core.manifest import read_manifest, verify
 from mutirao.core.runs import all_runs
 from mutirao.core.takedown import Takedown
-from mutirao.core.workdir import Workdir
 from mutirao.run.show import manifests
 
 OLD = Path(__file__).parent / "format-3"
-
-
-@pytest.fixture(scope="module")
-def old(tmp_path_factory) -> Workdir:
-    """A copy, so that no test writes into what is kept."""
-    place = tmp_path_factory.mktemp("old") / "work"
-    shutil.copytree(OLD, place)
-    return Workdir(place)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ When a format number rises, keep this folder and add the next beside it.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,10 @@ from mutirao.core.ledger import totals
 from mutirao.core.manifest import read_manifest, verify
 from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.runs import all_runs
-from mutirao.core.workdir import Workdir
 from mutirao.run.show import evaluation, manifests, run_summary
 from train_jobs.checkpoint import Checkpoint
 
 OLD = Path(__file__).parent / "format-1"
-
-
-@pytest.fixture(scope="module")
-def old(tmp_path_factory) -> Workdir:
-    """A copy, so that no test writes into what is kept."""
-    place = tmp_path_factory.mktemp("old") / "work"
-    shutil.copytree(OLD, place)
-    return Workdir(place)
 
 
 @pytest.fixture
