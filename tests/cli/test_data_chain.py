@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,17 +73,11 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def call(made, capsys, monkeypatch):
+def call(made, command, monkeypatch):
     """call(words...) -> (exit code, stdout, stderr), in the folder of the chain."""
     monkeypatch.chdir(made)
 
-    def run(*words: str):
-        capsys.readouterr()
-        code = run_guarded(lambda: cli.main(list(words), "mutirao", standalone_mode=False))
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-
-    return run
+    return command
 
 
 def rows(done) -> list[dict]:

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import json
 import shutil
-from types import SimpleNamespace
 
 import click
 import pyarrow as pa
@@ -43,17 +42,11 @@ FIELDS += ("kind", "stage")
 
 
 @pytest.fixture
-def call(capsys, tmp_path, monkeypatch):
+def call(command, tmp_path, monkeypatch):
     """call(words...) -> (exit code, stdout, stderr), in this process and a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str):
-        capsys.readouterr()
-        code = run_guarded(lambda: cli.main(list(words), "mutirao", standalone_mode=False))
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-
-    return run
+    return command
 
 
 @pytest.fixture(scope="module")
