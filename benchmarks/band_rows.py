@@ -29,6 +29,7 @@ import numpy as np
 
 from data_jobs.keyed import read_records, write_records
 from data_jobs.near.candidates import candidate_unit, range_count
+from data_jobs.near.groups import BUCKET_ROWS, equal_keys, scattered
 from data_jobs.near.index import bands_name, write_bands
 from data_jobs.near.order import ORDER, orders_name
 from data_jobs.near.plan import Plan, Shard, read_plan, write_plan
@@ -60,10 +61,32 @@ def main() -> None:
             "rows": options.documents * options.bands,
             "baseline": in_process(folder / "keys.npy"),
             "stage": through_the_stage(folder, options),
+            "grouping": grouping(),
         }
         found["ratio"] = round(found["stage"]["seconds"] / found["baseline"]["seconds"], 2)
         found["made_up_clusters"] = clusters
     print(json.dumps(found, indent=1))
+
+
+def grouping(rows: int = 2_600_000, rounds: int = 5) -> dict[str, list[float]]:
+    """CPU-seconds of grouping the rows of one key range: by the stage's hash tables, and by numpy's
+    sort with a look at the neighbours. A third of the keys stand twice or more."""
+    found: dict[str, list[float]] = {"tables_cpu_s": [], "sort_cpu_s": []}
+    documents = np.arange(rows, dtype=np.uint64)
+    equal_keys(*scattered(documents[:100], documents[:100], 0))  # compiled before the clock
+    for seed in range(rounds):
+        dice = np.random.default_rng(seed)
+        keys = dice.integers(0, 1 << 64, rows, np.uint64)
+        keys[dice.integers(0, rows, rows // 3)] = keys[dice.integers(0, rows, rows // 3)]
+        began = time.process_time()
+        equal_keys(*scattered(keys, documents, int(rows // BUCKET_ROWS).bit_length()))
+        middle = time.process_time()
+        order = np.argsort(keys)
+        ordered, _ = keys[order], documents[order]
+        np.flatnonzero(ordered[1:] == ordered[:-1])
+        found["tables_cpu_s"].append(round(middle - began, 3))
+        found["sort_cpu_s"].append(round(time.process_time() - middle, 3))
+    return found
 
 
 def made_up(documents: int, bands: int) -> tuple[np.ndarray, int]:

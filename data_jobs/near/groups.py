@@ -1,10 +1,11 @@
 """Documents that share a band key, and the pairs among them that are worth a comparison.
 
 Keys are grouped in hash tables that fit the processor's second-level cache, after one scatter by
-their low bits: about five times as fast as a sort of the same rows, and only buckets of two or more
-documents go on. A bucket of up to ALL_PAIRS documents yields all its pairs; in a larger one each
-document meets the first ANCHORS in star order and the WINDOW before it, so that m documents have
-at most 16 m pairs. A chain alone would not do: one failed comparison would split a true cluster.
+their low bits: 4 to 6 times as fast as a sort of the same rows (benchmarks/band_rows.py,
+`grouping`), and only buckets of two or more documents go on. A bucket of up to ALL_PAIRS documents
+yields all its pairs; in a larger one each document meets the first ANCHORS in star order and the
+WINDOW before it, so that m documents have at most 16 m pairs. A chain alone would not do: one
+failed comparison would split a true cluster.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ WINDOW = 8
 EARLIER = 32  # documents of earlier results that a bucket compares each new one with
 BUCKET_ROWS = 4_096  # rows a hash table: 100 kB of keys, documents and slots
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def table_bits(count, least):
+    """b of the hash table with 2**b slots, at least twice `count`; b is `least` or more."""
+    bits = least
+    while (1 << bits) < 2 * count:
+        bits += 1
+    return bits
 
 
 @numba.njit(cache=True, nogil=True)
@@ -50,9 +60,7 @@ def equal_keys(keys, documents, offsets):
     largest = 0
     for part in range(offsets.shape[0] - 1):
         largest = max(largest, offsets[part + 1] - offsets[part])
-    bits = 4
-    while (1 << bits) < 2 * largest:
-        bits += 1
+    bits = table_bits(largest, 4)
     slots = np.empty(1 << bits, np.int32)
     head, size = np.empty(largest, np.int32), np.empty(largest, np.int32)
     place = np.empty(largest, np.int64)
@@ -62,9 +70,7 @@ def equal_keys(keys, documents, offsets):
     groups = filled = 0
     for part in range(offsets.shape[0] - 1):
         first, count = offsets[part], offsets[part + 1] - offsets[part]
-        bits = 4
-        while (1 << bits) < 2 * count:
-            bits += 1
+        bits = table_bits(count, 4)
         shift, mask = np.uint64(64 - bits), (1 << bits) - 1
         for k in range(1 << bits):
             slots[k] = -1
@@ -150,17 +156,13 @@ def distinct_pairs(first, second, rows):
         home = np.int64(first[k] & row_mask)
         grouped[at[home]] = second[k]
         at[home] += 1
-    bits = 2
-    while (1 << bits) < 2 * widest:
-        bits += 1
+    bits = table_bits(widest, 2)
     slots = np.empty(1 << bits, np.uint64)
     out_rows = np.empty(first.shape[0], np.int64)
     filled = 0
     for row in range(rows):
         count = starts[row + 1] - starts[row]
-        bits = 2
-        while (1 << bits) < 2 * count:
-            bits += 1
+        bits = table_bits(count, 2)
         shift, mask = np.uint64(64 - bits), (1 << bits) - 1
         for k in range(1 << bits if count else 0):
             slots[k] = 0  # no second document has the name 0

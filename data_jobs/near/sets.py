@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from data_jobs.kernels import numba
+from data_jobs.near.groups import SPREAD, table_bits
 from data_jobs.near.shingles import raw_words, rolled, word_points
 from data_jobs.shards import byte_lengths, utf8_buffers
 from mutirao.core.schemas import read_ipc
-
-SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,7 @@ def fill_sets(data, offsets, n, points, values, starts, at):
 @numba.njit(cache=True, nogil=True)
 def distinct(shingles, count, slots, values, begin):
     """Write each of the first `count` shingles once from values[begin] on; returns how many."""
-    bits = 4
-    while (1 << bits) < 2 * count:
-        bits += 1
+    bits = table_bits(count, 4)
     shift, mask = np.uint64(64 - bits), (1 << bits) - 1
     for k in range(1 << bits):
         slots[k] = 0
@@ -120,9 +117,7 @@ def jaccards(values, starts, one, other_values, other_starts, other):
     widest = 1
     for k in range(one.shape[0]):
         widest = max(widest, starts[one[k] + 1] - starts[one[k]])
-    bits = 4
-    while (1 << bits) < 2 * widest:
-        bits += 1
+    bits = table_bits(widest, 4)
     slots = np.empty(1 << bits, np.uint64)
     out = np.zeros(one.shape[0], np.float64)
     shift, mask, size = np.uint64(0), 0, 0
@@ -130,9 +125,7 @@ def jaccards(values, starts, one, other_values, other_starts, other):
         if k == 0 or one[k] != one[k - 1]:
             begin, end = starts[one[k]], starts[one[k] + 1]
             size = end - begin
-            bits = 4
-            while (1 << bits) < 2 * size:
-                bits += 1
+            bits = table_bits(size, 4)
             shift, mask = np.uint64(64 - bits), (1 << bits) - 1
             for j in range(1 << bits):
                 slots[j] = 0
