@@ -9,6 +9,7 @@ leaves the checkpoint before. Any ZeRO stage and number of workers reads what an
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from safetensors import safe_open
 from mutirao.core.errors import DataError, UserError
 from mutirao.core.files import read_json, sha256_file, write_atomic, write_json
 from mutirao.core.manifest import check_format
+from mutirao.core.recipe import Train
 from train_jobs import ranks
 from train_jobs.weights import Entry, write_safetensors
 
@@ -41,6 +43,33 @@ class Slice:
     @property
     def numel(self) -> int:
         return self.master.numel()
+
+
+class Saver:
+    """Saves checkpoints of one attempt. `failed`: this rank's last write did not succeed, which
+    `finish` raises on every rank."""
+
+    def __init__(self, run_dir: Path, train: Train):
+        self.run_dir, self.train = run_dir, train
+        self.failed = False
+
+    def begin(
+        self,
+        step: int,
+        slices: list[Slice],
+        shapes: dict[str, list[int]],
+        state: dict[str, Any],
+    ) -> float:
+        """Called by every rank; returns the seconds for which the training stood still."""
+        started = time.monotonic()
+        save(self.run_dir, step, slices, shapes, state, self.train.keep_last)
+        return time.monotonic() - started
+
+    def finish(self) -> None:
+        """Wait until what was begun is whole; a collective. Raises UserError on every rank."""
+
+    def close(self) -> None:
+        pass
 
 
 def save(

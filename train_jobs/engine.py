@@ -14,33 +14,40 @@ import math
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from mutirao.core.model_size import dtype_bytes
 from mutirao.core.recipe import Train
 from train_jobs import ranks
 from train_jobs.checkpoint import Checkpoint, Slice
-from train_jobs.guard import GuardedAdamW
+from train_jobs.guard import Guard, GuardedAdamW
 from train_jobs.model import decay_groups
 
 
 @dataclass(frozen=True)
 class Outcome:
-    grad_norm: float  # global, before clipping; infinite where the step was skipped
-    skipped: bool
+    grad_norm: float  # global, before clipping
+    # '' (the weights moved), the guard's not-finite or spike, scaler (fp16: the loss scale was too
+    # high; no event of the guard), left-out (nothing was computed)
+    verdict: str
+
+    @property
+    def skipped(self) -> bool:
+        return bool(self.verdict)
+
+
+LEFT_OUT = Outcome(0.0, "left-out")
+Inputs = dict[str, torch.Tensor]  # input_ids, labels int64 [b, L]; weights float32 [b, L]; ...
 
 
 def build_engine(model: torch.nn.Module, train: Train, micro: int, passes: int) -> Engine:
     """micro: sequences per pass on this rank; passes: backward passes per optimizer step."""
     kind = DeepSpeedEngine if train.engine == "deepspeed" else TorchEngine
     return kind(model, train, micro, passes)
-
-
-LossOf = Callable[[torch.Tensor], torch.Tensor]  # logits -> the scalar to differentiate
 
 
 class Engine(ABC):
@@ -51,12 +58,13 @@ class Engine(ABC):
     device: torch.device
 
     @abstractmethod
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """input_ids int64 [b, L] -> logits [b, L, V] in the engine's type."""
+    def loss(self, inputs: Inputs) -> torch.Tensor:
+        """Forward of one pass: the sum of weight times nats over its tokens, a float32 scalar."""
 
     @abstractmethod
-    def accumulate(self, input_ids: torch.Tensor, loss_of: LossOf, last: bool) -> torch.Tensor:
-        """Forward and backward of one pass, `last` before `step` comes. Returns the loss."""
+    def accumulate(self, inputs: Inputs, scale: float, last: bool) -> torch.Tensor:
+        """Forward and backward of `scale` times that sum, `last` before `step` comes. Returns the
+        scaled sum, detached."""
 
     def step(self, lr: float, loss: float) -> Outcome:
         """One optimizer step at rate `lr`, left out if loss or gradients are not finite."""
@@ -64,7 +72,24 @@ class Engine(ABC):
             group["lr"] = lr
         self.optimizer.arm(loss)
         norm = self._step()
-        return Outcome(norm, not (math.isfinite(loss) and math.isfinite(norm)))
+        return Outcome(norm, self.optimizer.verdict())
+
+    def guard_with(self, guard: Guard) -> None:
+        self.optimizer.guard = guard
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The loss scale of fp16 and what it depends on, JSON; {} without one."""
+        return {}
+
+    @property
+    def gathers(self) -> bool:
+        """A forward pass needs every rank (ZeRO 3)."""
+        return False
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Full shapes by name; ZeRO 3 leaves a parameter empty and keeps its shape aside."""
+        named = self.module.named_parameters()
+        return {name: list(getattr(p, "ds_shape", p.shape)) for name, p in named}
 
     @abstractmethod
     def _step(self) -> float:
@@ -104,11 +129,15 @@ class DeepSpeedEngine(Engine):
             train.zero_stage,
         )
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.engine(input_ids=input_ids, use_cache=False).logits
+    @property
+    def gathers(self) -> bool:
+        return self.stage == 3
 
-    def accumulate(self, input_ids: torch.Tensor, loss_of: LossOf, last: bool) -> torch.Tensor:
-        loss = loss_of(self.forward(input_ids))
+    def loss(self, inputs: Inputs) -> torch.Tensor:
+        return self.engine(**inputs)
+
+    def accumulate(self, inputs: Inputs, scale: float, last: bool) -> torch.Tensor:
+        loss = self.loss(inputs) * scale
         self.engine.backward(loss, scale_wrt_gas=False)
         if not last:
             self.engine.step()  # counts the pass; acts at the last one only
@@ -171,14 +200,14 @@ class TorchEngine(Engine):
         if ranks.world() > 1:
             self.replica = torch.nn.parallel.DistributedDataParallel(self.module)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def loss(self, inputs: Inputs) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.replica(input_ids=input_ids, use_cache=False).logits
+            return self.replica(**inputs)
 
-    def accumulate(self, input_ids: torch.Tensor, loss_of: LossOf, last: bool) -> torch.Tensor:
+    def accumulate(self, inputs: Inputs, scale: float, last: bool) -> torch.Tensor:
         quiet = not last and ranks.world() > 1  # DDP adds up until a pass outside no_sync
         with self.replica.no_sync() if quiet else contextlib.nullcontext():
-            loss = loss_of(self.forward(input_ids))
+            loss = self.loss(inputs) * scale
             loss.backward()
         return loss.detach()
 
@@ -223,6 +252,10 @@ def deepspeed_config(train: Train, micro: int, passes: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def tensors(arrays: dict[str, np.ndarray], where: torch.device) -> Inputs:
+    return {name: torch.from_numpy(array).to(where) for name, array in arrays.items()}
 
 
 def device() -> torch.device:

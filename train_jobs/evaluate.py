@@ -22,6 +22,7 @@ from train_jobs.loader import TokenStream, heldout_batches, stream_names, token_
 CHUNK = 1 << 24  # tokens counted at a time
 PASS_TOKENS = 4096  # of one forward pass; more did not go faster on CPU
 PROMPT_TOKENS = 16
+KINDS = ("tokens", "text_bytes")
 
 
 def run_evaluate(job: StageJob) -> StageResult:
@@ -73,6 +74,15 @@ def by_stream(pack: Manifest, nats: dict[str, float]) -> dict[str, Any]:
         if stream["heldout"]["text_bytes"]
     ]
     return {"streams": rows} if rows else {}
+
+
+def stream_bits(pack: Manifest, stream: int, loss: float) -> float | None:
+    """Bits per byte of a loss in nats per token, by the bytes per token of the held-out side of the
+    stream (of the whole pack, where it does not know its streams); None without text."""
+    info = pack.content["info"]
+    streams = info.get("streams", [])
+    sizes = streams[stream]["heldout"] if streams else {k: info[k]["heldout"] for k in KINDS}
+    return _bits(loss * sizes["tokens"], sizes["text_bytes"]) if sizes["text_bytes"] else None
 
 
 def _bits(nats: float, text_bytes: int) -> float:

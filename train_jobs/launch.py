@@ -66,7 +66,7 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
                 f"  {share.name}: {share.tokens:,} tokens, less than a context: unread"
             )
     plan = {
-        "recipe": job.recipe.model_dump(),
+        "recipe": job.recipe.model_dump(by_alias=True),
         "shape": shape_record(shape),
         "pack_dir": str(pack.directory.resolve()),
         "run_dir": str(job.run_dir.resolve()),
@@ -90,9 +90,10 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
 
 def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> StageResult:
     from train_jobs import checkpoint
+    from train_jobs.begin import check_same_recipe
     from train_jobs.export import write_config, write_weights
     from train_jobs.loader import plan_mix
-    from train_jobs.loop import Plan, check_same_recipe
+    from train_jobs.loop import Plan
 
     saved = checkpoint.newest(job.run_dir, job.progress.say)
     assert saved is not None and saved.step == steps
@@ -114,7 +115,7 @@ def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> Stage
         "tokens": tokens,
         "steps": steps,
         "mix": plan_mix(pack, job.recipe, shape.context).record(),
-        "skipped_steps": saved.state["skipped"],
+        "skipped_steps": saved.state["guard"]["skipped"],
         "final_loss": losses[steps],
         "unigram_bits_per_byte": unigram_bits_per_byte(pack, shape.vocab_size),
     }

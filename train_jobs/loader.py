@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,39 @@ from mutirao.core.recipe import Recipe, Source, Tokenized
 from train_jobs.mix import Mix, Share
 from train_jobs.order import order
 from train_jobs.schedule import total_sequences
+from train_jobs.skips import SkipList
 
 TOKEN_FILE = re.compile(r"(?P<side>train|heldout)-(?:(?P<stream>\d+)-)?\d+\.tokens\.arrow")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The share of one rank in one step; a filler row weighs nothing."""
+
+    input_ids: np.ndarray  # int64 [share, L]
+    labels: np.ndarray  # int64 [share, L]
+    weights: np.ndarray  # float32 [share, L]: 1 where the label counts in the loss, else 0
+    position_ids: np.ndarray | None = None  # int64 [share, L], with train.document_mask
+
+    def rows(self, start: int, count: int) -> dict[str, np.ndarray]:
+        """Rows [start, start + count) by name, filled up with rows that weigh nothing."""
+        found = {}
+        for name in ("input_ids", "labels", "weights", "position_ids"):
+            array = getattr(self, name)
+            if array is not None:
+                here = array[start : start + count]
+                missing = count - len(here)
+                found[name] = np.pad(here, ((0, missing), (0, 0))) if missing else here
+        return found
 
 
 class Loader:
     """Batches of the training streams of one committed `pack` for one recipe."""
 
-    def __init__(self, pack: Manifest, recipe: Recipe, context: int):
-        """Raises RecipeError where weights and epoch caps allow fewer tokens than asked for."""
+    def __init__(self, pack: Manifest, recipe: Recipe, context: int, run_dir: Path | None = None):
+        """run_dir: of the run whose skip list holds. Raises RecipeError where weights and epoch
+        caps allow fewer tokens than asked for."""
+        self.skips = SkipList(run_dir)
         self.streams = token_streams(pack, "train")
         self.mix = plan_mix(pack, recipe, context)
         self.context = context
@@ -42,25 +67,39 @@ class Loader:
         self.global_batch = recipe.train.global_batch
         self.total = self.mix.total
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, ...]:
-        """The share of one rank in optimizer step `step` (0-based).
-
-        Returns input_ids and labels (int64, [share, L]) and weights (float32, [share]): 1 for a
-        real sequence, 0 for a filler where the global batch does not divide or the run ends.
-        """
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The share of one rank in optimizer step `step` (0-based), with fillers where the global
+        batch does not divide, the run ends, or a sequence is on the skip list."""
         share = -(-self.global_batch // world)
         inside = rank * share + np.arange(share)
         position = step * self.global_batch + inside
         real = (inside < self.global_batch) & (position < self.total)
+        real &= ~self.skips.holds(position)
         rows = np.zeros((share, self.context + 1), dtype=np.int64)
         places = zip(*self.places(position[real])[:2], strict=True)
         for row, (stream, sequence) in zip(np.flatnonzero(real), places, strict=True):
             rows[row] = self.read(int(stream), int(sequence))
-        return rows[:, :-1], rows[:, 1:], real.astype(np.float32)
+        weights = np.repeat(real.astype(np.float32)[:, None], self.context, axis=1)
+        return Batch(rows[:, :-1], rows[:, 1:], weights)
 
     def real_sequences(self, step: int) -> int:
         """Sequences in the global batch of a step: known to every rank without asking."""
-        return max(0, min(self.global_batch, self.total - step * self.global_batch))
+        start, end = self.range(step)
+        return end - start - int(self.skips.holds(np.arange(start, end)).sum())
+
+    def real_tokens(self, step: int) -> int | None:
+        """Tokens of the global batch that count in the loss; None where only reading them tells."""
+        return self.real_sequences(step) * self.context
+
+    def range(self, step: int) -> list[int]:
+        """[first, last + 1] of the positions of a step."""
+        start = min(step * self.global_batch, self.total)
+        return [start, min(start + self.global_batch, self.total)]
+
+    def read_so_far(self, step: int) -> list[int]:
+        """Sequences of each stream that the first `step` steps read: where a fork on the same pack
+        goes on."""
+        return self.mix.read_until(self.range(step)[0])
 
     def places(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(stream, sequence number in it, epoch of it) at the given positions of the run."""
@@ -154,12 +193,15 @@ def plan_mix(pack: Manifest, recipe: Recipe, context: int) -> Mix:
     return Mix(shares, total_sequences(recipe.train, context), context, recipe.seed)
 
 
-def peek(pack: Manifest, recipe: Recipe, step: int, context: int) -> list[dict[str, Any]]:
+def peek(
+    pack: Manifest, recipe: Recipe, step: int, context: int, run_dir: Path | None = None
+) -> list[dict[str, Any]]:
     """What optimizer step `step` (1-based, as in the logs) reads: one row per sequence with its
-    stream, the stream's epoch, sequence number and first token, and the token ids (L + 1)."""
-    loader = Loader(pack, recipe, context)
+    stream, the stream's epoch, sequence number and first token, the token ids (L + 1), and whether
+    the run's skip list leaves it out."""
+    loader = Loader(pack, recipe, context, run_dir)
     names = stream_names(pack)
-    position = (step - 1) * loader.global_batch + np.arange(loader.real_sequences(step - 1))
+    position = np.arange(*loader.range(step - 1))
     return [
         {
             "position": int(p),
@@ -167,6 +209,7 @@ def peek(pack: Manifest, recipe: Recipe, step: int, context: int) -> list[dict[s
             "epoch": int(epoch),
             "sequence": int(sequence),
             "offset": int(sequence) * context,
+            "left_out": bool(loader.skips.holds(np.array(p))),
             "tokens": loader.read(int(stream), int(sequence)).tolist(),
         }
         for p, stream, sequence, epoch in zip(position, *loader.places(position), strict=True)

@@ -93,6 +93,16 @@ class Mix:
         found = {i: self.quotas[i] * position // self.total for i in self.used[1:]}
         return {self.used[0]: position - sum(found.values()), **found}
 
+    def read_until(self, position: int) -> list[int]:
+        """Sequences of each stream before any position: those of the whole blocks by arithmetic,
+        the rest by looking into one block."""
+        number = min(position // self.block, self.blocks - 1)
+        start = number * self.block
+        before = self.read_before(start)
+        streams, _ = self._block_of(number)
+        inside = np.bincount(streams[: position - start], minlength=len(self.shares))
+        return [before.get(i, 0) + int(inside[i]) for i in range(len(self.shares))]
+
     def record(self) -> dict[str, Any]:
         """The plan as JSON: a row a stream, those that are left out too."""
         rows = [

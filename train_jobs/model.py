@@ -9,10 +9,23 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mutirao.core.model_size import ModelShape
 
 
-def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
+class TrainingLlama(LlamaForCausalLM):
+    """The Hugging Face model under its own parameter names; called with `weights` it returns the
+    loss instead of logits."""
+
+    def forward(self, input_ids, labels=None, weights=None, position_ids=None, **options):
+        """input_ids, labels, position_ids int64 [b, L], weights float32 [b, L] -> the sum of weight
+        times nats over the tokens, a float32 scalar; without `weights` as Hugging Face has it."""
+        if weights is None:
+            return super().forward(input_ids, labels=labels, position_ids=position_ids, **options)
+        output = super().forward(input_ids, position_ids=position_ids, use_cache=False)
+        return (token_losses(output.logits, labels) * weights).sum()
+
+
+def build_model(shape: ModelShape, seed: int) -> TrainingLlama:
     """Fp32 weights drawn from `seed` alone: equal on every rank and machine of the same torch."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(llama_config(shape))
+    return TrainingLlama(llama_config(shape))
 
 
 def meta_model(shape: ModelShape) -> LlamaForCausalLM:

@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mutirao.core.metrics import MetricsWriter, finite
-from mutirao.core.recipe import Train
 from mutirao.core.stop import stop_reason
 from train_jobs import ranks
 from train_jobs.schedule import total_sequences
+
+if TYPE_CHECKING:
+    from train_jobs.engine import Outcome
+    from train_jobs.guard import Guard
+    from train_jobs.loop import Plan
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -34,7 +38,7 @@ class StopFlag:
     def look(self) -> bool:
         return self._signalled or (ranks.rank() == 0 and bool(stop_reason(self.run_dir)))
 
-    def restore(self) -> None:
+    def close(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -45,31 +49,33 @@ class StopFlag:
 class Log:
     """Rank 0 writes rows into a metrics segment of its own and hands them to `report`."""
 
-    def __init__(self, run_dir: Path, train: Train, context: int, step: int, report: Report):
-        self.tokens_per_sequence = context
-        self.train = train
-        self.total = total_sequences(train, context)
+    def __init__(self, plan: Plan, step: int, report: Report):
+        self.train = plan.recipe.train
+        self.context = plan.shape.context
+        self.total = total_sequences(self.train, self.context)
         self.report = report
-        self.writer = MetricsWriter(run_dir) if ranks.rank() == 0 else None
+        self.writer = MetricsWriter(plan.run_dir) if ranks.rank() == 0 else None
         self.losses: list[float] = []
         self.first_step = step + 1
         self.row: dict[str, Any] = {}
         self.started = self.since = time.monotonic()
         self.tokens_since = self._tokens(step)
-        if self.writer:
-            engine = f"{self.train.engine} stage {self.train.zero_stage}"
-            start = {"step": step, "workers": ranks.world(), "engine": engine, "pid": os.getpid()}
-            self.writer.write("attempt", start)
+        engine = f"{self.train.engine} stage {self.train.zero_stage}"
+        start = {"step": step, "workers": ranks.world(), "engine": engine, "pid": os.getpid()}
+        self._write("attempt", start)
 
-    def step(self, step: int, loss: float, grad_norm: float, lr: float, skipped: int) -> None:
+    def step(self, step: int, loss: float, outcome: Outcome, rate: float, guard: Guard) -> None:
         self.losses.append(loss)
         self.row = {
             "step": step,
             "loss": loss,
-            "grad_norm": grad_norm,
-            "lr": lr,
-            "skipped": skipped,
+            "grad_norm": outcome.grad_norm,
+            "lr": rate,
+            "skipped": guard.skipped,
         }
+        if outcome.verdict:
+            seen = {"loss": loss, "grad_norm": outcome.grad_norm}
+            self.event(step, outcome.verdict, **seen)
 
     def flush(self) -> None:
         step, now = self.row["step"], time.monotonic()
@@ -85,13 +91,22 @@ class Log:
         self.since, self.tokens_since = now, tokens
         self.report(finite(row))
 
-    def heldout(self, step: int, loss: float, tokens: int) -> None:
-        self._write("heldout", {"step": step, "loss": loss, "tokens": tokens})
+    def heldout(self, step: int, streams: list[dict[str, Any]]) -> None:
+        tokens = sum(one["tokens"] for one in streams)
+        loss = sum(one["loss"] * one["tokens"] for one in streams) / max(1, tokens)
+        self._write("heldout", {"step": step, "loss": loss, "tokens": tokens, "streams": streams})
+
+    def saving(self, step: int, stall_s: float) -> None:
+        self._write("checkpoint", {"step": step, "stall_s": stall_s})
+
+    def event(self, step: int, what: str, **about: Any) -> None:
+        """what: not-finite, spike, scaler, left-out, rollback, ...; see `read_metrics`."""
+        self._write("event", {"step": step, "what": what, **about})
 
     def close(self) -> None:
         if self.writer:
             used = {"cpu_s": time.process_time(), "wall_s": time.monotonic() - self.started}
-            self.writer.write("end", {"step": self.first_step - 1, **used})
+            self._write("end", {"step": self.first_step - 1, **used})
             self.writer.close()
 
     def _write(self, kind: str, row: dict[str, Any]) -> None:
@@ -99,4 +114,4 @@ class Log:
             self.writer.write(kind, row)
 
     def _tokens(self, step: int) -> int:
-        return min(step * self.train.global_batch, self.total) * self.tokens_per_sequence
+        return min(step * self.train.global_batch, self.total) * self.context

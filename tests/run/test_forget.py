@@ -325,7 +325,7 @@ def test_samples_are_blanked_and_the_steps_of_training_are_named(workdir):
     def batches() -> list[np.ndarray]:
         loader = Loader(read_manifest(pack.directory), recipe, context)
         steps = -(-loader.total // recipe.train.global_batch)
-        return [loader.batch(step)[1] for step in range(steps)]
+        return [loader.batch(step).labels for step in range(steps)]
 
     before = batches()
     receipt = take_down(workdir, ids=("doc-3",), near=False)

@@ -55,15 +55,16 @@ def test_any_number_of_ranks_divides_the_same_global_batch(pack, world):
     for step in (0, 3, 9):
         whole = loader.batch(step)
         shares = [loader.batch(step, rank, world) for rank in range(world)]
-        inputs, labels, weights = (np.concatenate(part) for part in zip(*shares, strict=True))
-        assert weights.sum() == loader.real_sequences(step) == 8
-        assert (inputs[weights == 1] == whole[0]).all()
-        assert (labels[weights == 1] == whole[1]).all()
+        real = np.concatenate([share.weights[:, 0] for share in shares]) == 1
+        assert real.sum() == loader.real_sequences(step) == 8
+        for name in ("input_ids", "labels"):
+            found = np.concatenate([getattr(share, name) for share in shares])
+            assert (found[real] == getattr(whole, name)).all()
 
 
 def test_the_last_batch_is_filled_with_rows_that_weigh_nothing(pack):
     loader = Loader(pack, make_recipe(tokens=(8 + 3) * 16), 16)
-    assert loader.batch(1)[2].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert loader.batch(1).weights[:, 0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
     assert loader.real_sequences(1) == 3
 
 
@@ -72,7 +73,8 @@ def test_sequences_are_slices_of_the_stream_across_file_borders(pack):
     stream = chain(6500)[:6000]
     for start in (0, 2990, 2999, 3000, 5983):
         assert (loader.streams[0].read(start, 17) == stream[start : start + 17]).all()
-    inputs, labels, _ = loader.batch(0)
+    batch = loader.batch(0)
+    inputs, labels = batch.input_ids, batch.labels
     assert (inputs[:, 1:] == labels[:, :-1]).all()
 
 
@@ -97,7 +99,7 @@ def test_too_few_tokens_are_refused_with_what_is_there(pack):
 def test_peek_shows_what_the_step_reads(pack):
     recipe = make_recipe()
     rows = peek(pack, recipe, 4, 16)
-    inputs, _, _ = Loader(pack, recipe, 16).batch(3)
+    inputs = Loader(pack, recipe, 16).batch(3).input_ids
     assert [row["tokens"][:16] for row in rows] == inputs.tolist()
     assert rows[0]["position"] == 24
 

@@ -29,7 +29,7 @@ def peek(run: str, step: int, limit: int) -> None:
     found, stages = _stages(run, "pack", "tokenizer")
     recipe = found.recipe()
     context = resolve(recipe.model, stages["pack"].content["info"]["vocab_size"]).context
-    rows = peek_batch(stages["pack"], recipe, step, context)
+    rows = peek_batch(stages["pack"], recipe, step, context, found.directory)
     tokenizer = load_tokenizer(stages["tokenizer"].directory)
     for row in rows:
         row["text"] = tokenizer.decode(row["tokens"])

@@ -35,7 +35,9 @@ def show(name: str) -> None:
     from mutirao.core.recipe_file import dump_recipe, load_recipe
 
     loaded = load_recipe(name)
-    print_result(loaded.recipe.model_dump(mode="json"), [dump_recipe(loaded.recipe).rstrip()])
+    print_result(
+        loaded.recipe.model_dump(mode="json", by_alias=True), [dump_recipe(loaded.recipe).rstrip()]
+    )
 
 
 @recipe.command()

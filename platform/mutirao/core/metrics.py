@@ -21,7 +21,9 @@ def read_metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
     kind "train": step, first_step, losses (one per step from first_step to step), tokens, loss
     (nats per token at `step`), grad_norm, lr, tokens_per_s, wall_s, skipped (steps left out by the
     guard so far), attempt. kind "heldout": step, loss (nats per token), tokens. kind "attempt":
-    step (where it began), workers, engine, pid. kind "end": step, cpu_s of rank 0, wall_s.
+    step (where it began), workers, engine, pid. kind "end": step, cpu_s of rank 0, wall_s. kind
+    "checkpoint": step, stall_s. kind "event", by step and `what`: not-finite, spike, scaler or
+    left-out (of a step: loss, grad_norm); compute-fault, memory-fault, rollback, stall (detail).
     A number that was not finite is None.
     """
     rows: dict[Any, dict[str, Any]] = {}
@@ -29,6 +31,8 @@ def read_metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
         for row in _rows(path):
             if row.get("kind") == kind:
                 key = (row["step"], path.name) if kind == "attempt" else row["step"]
+                if kind == "event":
+                    key = (row["step"], row["what"])
                 rows[key] = row
     return [rows[key] for key in sorted(rows)]
 

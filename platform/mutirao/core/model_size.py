@@ -105,8 +105,7 @@ def memory_per_worker(shape: ModelShape, train: Train, cuda: bool = False) -> di
     stage = train.zero_stage if train.engine == "deepspeed" else 0
     weight = width if stage else 4  # the torch engine keeps fp32 weights and casts as it computes
     optimizer = 12 if stage else 8
-    share = -(-train.global_batch // workers)
-    tokens = min(train.micro_batch or share, share) * shape.context
+    tokens = sequences_per_pass(train, workers) * shape.context
     bytes_ = {
         "parameters": weight * count // (workers if stage >= 3 else 1),
         "gradients": weight * count // (workers if stage >= 2 else 1),
@@ -115,6 +114,12 @@ def memory_per_worker(shape: ModelShape, train: Train, cuda: bool = False) -> di
         "logits": tokens * shape.vocab_size * (width + 4 + 4),
     }
     return {**bytes_, "total": sum(bytes_.values())}
+
+
+def sequences_per_pass(train: Train, workers: int) -> int:
+    """Sequences of one pass on each worker; `micro_batch: auto` counts as all at once here."""
+    share = -(-train.global_batch // workers)
+    return share if train.micro_batch in (0, "auto") else min(int(train.micro_batch), share)
 
 
 def dtype_bytes(train: Train, cuda: bool) -> int:

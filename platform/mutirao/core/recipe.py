@@ -7,9 +7,16 @@ another run, a changed execution field continues the same one. A typo stops with
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    field_validator,
+    model_validator,
+)
 
 FORMAT = 1
 
@@ -22,7 +29,7 @@ Mixing = Annotated[T, "identity", "mixing"]  # of a source: read by training, no
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Source(Section):
@@ -164,30 +171,65 @@ class Model(Section):
     rope_theta: Identity[float | None] = None
 
 
+class Guard(Section):
+    """What the training does about values that are not finite, spikes and faults of the machine."""
+
+    spike_sigma: Identity[float] = Field(6.0, ge=0)  # deviations over the window's mean; 0: off
+    window: Identity[int] = Field(128, ge=8)  # good steps that a spike is measured against
+    rollback_after: Identity[int] = Field(5, gt=0)  # bad steps in a row, then the last checkpoint
+    max_rollbacks: Identity[int] = Field(3, ge=0)
+    # Faults of the machine: every so many steps (0: never); no result depends on them.
+    recompute_every: Execution[int] = Field(500, ge=0)  # one micro-batch again, the same loss?
+    weights_every: Execution[int] = Field(500, ge=0)  # are weights that should be equal, equal?
+
+
 class Train(Section):
+    # RUN@STEP, or the folder of a Llama: start from its weights. Its content is hashed.
+    from_: Execution[str] = Field("", alias="from")
+    from_optimizer: Identity[bool] = False  # its moments too, and on the same pack its place in it
     tokens: Identity[int] = Field(1_000_000, gt=0)
     global_batch: Identity[int] = Field(16, gt=0)  # sequences per optimizer step
+    loss_on: Identity[Literal["all", "answers"]] = "all"  # answers: of instruction documents
+    document_mask: Identity[bool] = (
+        False  # attention inside documents; positions begin anew in each
+    )
     lr: Identity[float] = Field(1e-3, gt=0)
     min_lr_ratio: Identity[float] = Field(0.1, ge=0, le=1)
     warmup_steps: Identity[int] = Field(20, ge=0)
     schedule: Identity[Literal["cosine", "wsd"]] = "cosine"
     decay_fraction: Identity[float] = Field(0.2, gt=0, le=1)  # wsd: share of steps in the decay
+    decay_shape: Identity[Literal["linear", "sqrt"]] = "linear"  # wsd
     betas: Identity[tuple[float, float]] = (0.9, 0.95)
     eps: Identity[float] = Field(1e-8, gt=0)
     weight_decay: Identity[float] = Field(0.1, ge=0)
     clip: Identity[float] = Field(1.0, ge=0)  # 0: no clipping
-    dtype: Identity[Literal["auto", "fp32", "bf16"]] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    # auto: bf16 where the card has it, else fp16 with loss scaling; fp32 on CPU
+    dtype: Identity[Literal["auto", "fp32", "bf16", "fp16"]] = "auto"
     max_epochs: Identity[float] = Field(4.0, gt=0)  # more repetitions are refused
+    guard: Identity[Guard] = Guard()
     engine: Execution[Literal["deepspeed", "torch"]] = "deepspeed"
     workers: Execution[int] = Field(2, gt=0)
+    min_workers: Execution[int] = Field(0, ge=0)  # go on with as few as this; 0: all or none
     zero_stage: Execution[Literal[1, 2, 3]] = 2
-    micro_batch: Execution[int] = Field(0, ge=0)  # sequences per worker and pass; 0: all at once
+    offload: Execution[Literal["none", "optimizer"]] = "none"  # optimizer: moments in host memory
+    deepspeed: Execution[dict[str, Any]] = {}  # further keys of its configuration
+    micro_batch: Execution[NonNegativeInt | Literal["auto"]] = 0  # sequences per pass; 0: all
     gradient_checkpointing: Execution[bool] = False
+    compile: Execution[bool] = False  # torch.compile
+    attention: Execution[Literal["sdpa", "flex", "varlen"]] = "sdpa"  # flex, varlen: on CUDA
+    kernels: Execution[Literal["torch", "liger"]] = "torch"  # liger: on CUDA, its own package
     checkpoint_every: Execution[int] = Field(100, gt=0)  # steps
     keep_last: Execution[int] = Field(2, gt=0)
+    keep_every: Execution[int] = Field(0, ge=0)  # steps: these checkpoints stay; 0: none
+    async_checkpoint: Execution[bool] = True  # write beside the training, from a copy in memory
     log_every: Execution[int] = Field(10, gt=0)
     eval_every: Execution[int] = Field(100, gt=0)
+    sample_every: Execution[int] = Field(0, ge=0)  # steps between sample texts; 0: none
+    profile: Execution[tuple[int, ...]] = ()  # steps to record with torch's profiler
+    tensorboard: Execution[bool] = False
+    prometheus_port: Execution[int] = Field(0, ge=0, le=65535)  # on loopback; 0: none
     max_restarts: Execution[int] = Field(3, ge=0)
+    stall_s: Execution[float] = Field(30.0, gt=0)  # a rank that stands still so long is named
 
 
 class Evaluate(Section):

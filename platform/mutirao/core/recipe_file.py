@@ -63,7 +63,7 @@ def parse_recipe(text: str, where: str, overrides: tuple[str, ...] = ()) -> Reci
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every field written out: what a run keeps in its folder."""
-    tree = recipe.model_dump(mode="json")
+    tree = recipe.model_dump(mode="json", by_alias=True)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -137,7 +137,7 @@ def _explain(
     if first["type"] == "extra_forbidden":
         known = _fields_at(path[:-1])
         problem = f"Unknown key {name!r}"
-        close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
         hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
     elif first["type"] == "missing":
         problem = f"The recipe lacks {name!r}"
@@ -165,7 +165,9 @@ def _own(error: ValidationError) -> list[Any]:
 
 
 def _is_type_tag(part: Any) -> bool:
-    return isinstance(part, str) and (part in ("str",) or part.startswith(("tuple[", "function-")))
+    return isinstance(part, str) and (
+        part in ("str",) or part.startswith(("tuple[", "function-", "constrained-", "literal["))
+    )
 
 
 def _short(value: Any) -> str:
@@ -178,12 +180,13 @@ def _fields_at(path: list[Any]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
+        named = {field.alias or name: field for name, field in model.model_fields.items()}
+        annotation = named[part].annotation
         args = getattr(annotation, "__args__", ())
         model = next((a for a in (annotation, *args) if _is_model(a)), None)
         if model is None:
             return []
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _is_model(value: Any) -> bool:

@@ -68,7 +68,9 @@ def _what_differs(
 def _changes(old: Recipe, new: Recipe) -> list[str]:
     """Identity fields that differ, with their values written out."""
     names = {row.split(":")[0] for row in differences(identity(old), identity(new))}
-    rows = differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+    rows = differences(
+        old.model_dump(mode="json", by_alias=True), new.model_dump(mode="json", by_alias=True)
+    )
     return [row for row in rows if any(row.startswith((f"{n}:", f"{n}.")) for n in names)]
 
 
