@@ -23,8 +23,9 @@ from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Model, Train
 from train_jobs import checkpoint, ranks
 from train_jobs.build_extensions import use_built_extensions
-from train_jobs.engine import build_engine
-from train_jobs.model import build_model, token_losses
+from train_jobs.engine import Engine, build_engine
+from train_jobs.model import build_model
+from train_jobs.saver import Saver
 
 STAGES = (1, 2, 3)
 MODEL = Model(hidden_size=32, intermediate_size=88, layers=2, heads=4, kv_heads=2, context=16)
@@ -50,10 +51,11 @@ def save_trained(train: Train, target: Path) -> None:
     for step in range(3):
         generator = torch.Generator().manual_seed(10 * step + ranks.rank())
         ids = torch.randint(0, SHAPE.vocab_size, (2, SHAPE.context), generator=generator)
-        engine.accumulate(ids, lambda logits, ids=ids: token_losses(logits, ids).mean(), last=True)
+        weights = torch.full(ids.shape, 1 / ids.numel())
+        engine.accumulate({"input_ids": ids, "labels": ids, "weights": weights}, 1.0, last=True)
         engine.step(1e-2, 0.0)
     state = {"adam_step": engine.adam_step()}
-    checkpoint.save(target, 3, engine.slices(), shapes, state, keep_last=1)
+    save(train, target, engine, shapes, state)
 
 
 def load_and_save(train: Train, source: Path, target: Path) -> None:
@@ -66,7 +68,13 @@ def load_and_save(train: Train, source: Path, target: Path) -> None:
     engine = build_engine(model, train, 2, 1)
     engine.restore(saved)
     state = {"adam_step": engine.adam_step()}
-    checkpoint.save(target, 3, engine.slices(), saved.shapes, state, keep_last=1)
+    save(train, target, engine, saved.shapes, state)
+
+
+def save(train: Train, target: Path, engine: Engine, shapes: dict, state: dict) -> None:
+    saver = Saver(target, train)
+    saver.begin(3, engine.slices(), shapes, state)
+    saver.finish()
 
 
 def equal(one: Path, other: Path) -> bool:

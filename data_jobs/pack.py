@@ -2,7 +2,8 @@
 
 In: kept text shards and the tokenizer; `tokenized` files. Out, for train and heldout, by stream (a
 source of the recipe): token shards (token_shards.py) of whole documents, about `pack.stream_bytes`
-each, in the order of the text shards. info.streams: [{name, train: {tokens, documents, text_bytes},
+each, in the order of the text shards; conversations turn by turn (tokens/chat.py), whose markers
+info.chat names. info.streams: [{name, train: {tokens, documents, text_bytes},
 heldout: {...}}], in the order of `core.recipe.stream_names`; text_bytes is null where tokens came
 without their text. Memory of a unit: a token shard, and one record batch of a kept shard with its
 ids; of the driver: 8 bytes a document of one kept shard, 300 bytes a token shard (9,000 of them at
@@ -25,6 +26,7 @@ from data_jobs.shards import add_counts
 from data_jobs.token_files.files import token_file_hashes
 from data_jobs.token_files.pack_tokens import pack_tokens_unit, token_items
 from data_jobs.token_shards import SIDES, Shard, finished_shard, shard_name, write_shard
+from data_jobs.tokens import chat
 from data_jobs.tokens.engines import Encoder, load
 from data_jobs.units import Item, cpu_seconds, run_units
 from mutirao.core.errors import DataError
@@ -50,6 +52,7 @@ def run(job: StageJob) -> StageResult:
         "wide": about["vocab_size"] > 2**16,
         "eos": about["eos_id"],
         "vocab_size": about["vocab_size"],
+        "chat": about.get("chat", {}),
         "bytes_per_token": about.get("bytes_per_token") or BYTES_PER_TOKEN,
     }
     results = run_units(job, text_items(job, common, names), pack_unit, "packing")
@@ -65,6 +68,7 @@ def run(job: StageJob) -> StageResult:
         "dtype": "uint32" if common["wide"] else "uint16",
         "eos_id": about["eos_id"],
         "vocab_size": about["vocab_size"],
+        **({"chat": about["chat"]} if "chat" in about else {}),
         **totals(shards, names, len(job.recipe.sources)),
     }
     parts = [Part(**part) for shard in shards for part in shard["parts"]]
@@ -153,7 +157,7 @@ def encode(item: Item, encoder: Encoder) -> Shard:
     shard = Shard(item["wide"], item["eos"], int(size / item["bytes_per_token"] * ROOM))
     for batch in (batch for table in tables for batch in table.to_batches()):
         texts = batch.column("text")
-        ids, offsets = encoder.encode(texts)
+        ids, offsets = chat.encode(encoder, batch, item["chat"])
         places = tuple(batch.column(name).to_numpy() for name in ("shard", "row"))
         sizes = pc.binary_length(texts).to_numpy()
         shard.add(ids, offsets, sizes, places, batch.column("source"))

@@ -4,8 +4,9 @@ In: the train shards of `split`, or the files of `tokenizer.path`. Out: `tokeniz
 `tokenizer_config.json` and `special_tokens_map.json`, which
 `transformers.AutoTokenizer.from_pretrained(folder)` loads; in info its size, end-of-text id and
 fertility on held-out text; in notes that of the tokenizers of `tokenizer.compare`.
-Id 0 of what we train is `<|endoftext|>`, followed by the spare ids for later fine-tuning. The
-sample is chosen by the documents' ids, so it does not depend on the order of files.
+Id 0 of what we train is `<|endoftext|>`, followed by the spare ids for later fine-tuning; where a
+source holds conversations, five spare ids become markers of turns (tokens/chat.py). The sample is
+chosen by the documents' ids, so it does not depend on the order of files.
 Bound: the sample (`tokenizer.sample_bytes`, 50 MB: 0.4 GB for BPE, 1.3 GB for unigram), whatever
 the size of the corpus.
 At 1T tokens the ids of 2.4 billion documents are read once (38 GB) to choose it.
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_jobs.tokens import engines, fertility
+from data_jobs.tokens import chat, engines, fertility
 from data_jobs.tokens.existing import asset_files, no_eos, read_existing, read_tokenizer
 from data_jobs.tokens.train_bpe import END_OF_TEXT, check_vocabulary, train_bpe
 from data_jobs.tokens.train_sentencepiece import train_sentencepiece
@@ -53,6 +54,7 @@ def run(job: StageJob) -> StageResult:
         "vocab_size": encoder.vocab_size,
         "eos_id": encoder.eos_id,
         **({} if config.path else trained),
+        **_chat(job, path),
         **fertility.measure(encoder, fertility.byte_lengths(read_tokenizer(path)), texts),
     }
     counts = {"vocab_size": encoder.vocab_size}
@@ -70,13 +72,18 @@ def tokenizer_assets(recipe: Recipe, base: Path) -> dict[str, str]:
     config = recipe.tokenizer
     for one in config.compare:
         read_existing(_resolved(base, one))
+    format = {"chat format": chat.chat_format()} if has_conversations(recipe) else {}
     if not config.path:
         check_vocabulary(config.vocab_size, config.spare_ids, config.kind)
-        return {}
+        return format
     path = _resolved(base, config.path)
     if read_existing(path).eos is None:
         raise no_eos(path)
-    return {file.name: sha256_file(file) for file in asset_files(path)}
+    return {file.name: sha256_file(file) for file in asset_files(path)} | format
+
+
+def has_conversations(recipe: Recipe) -> bool:
+    return any(source.kind == "instruction" for source in recipe.sources)
 
 
 def _resolved(base: Path, path: str) -> Path:
@@ -84,6 +91,26 @@ def _resolved(base: Path, path: str) -> Path:
 
 
 def _made(job: StageJob) -> tuple[str, dict[str, Any]]:
+    """(tokenizer.json, tokenizer_config.json), with markers of turns where they are needed."""
+    plain = _plain(job)
+    if not has_conversations(job.recipe):
+        return plain
+    marked = chat.with_markers(*plain)
+    if marked is None:
+        job.progress.say(
+            f"  conversations become plain text: the tokenizer has no {len(chat.MARKERS)} spare ids"
+            " for markers of turns"
+        )
+    return marked or plain
+
+
+def _chat(job: StageJob, path: Path) -> dict[str, Any]:
+    """{chat: ids of the markers}, where the tokenizer was to have them and does."""
+    ids = chat.chat_ids(read_tokenizer(path)) if has_conversations(job.recipe) else {}
+    return {"chat": ids} if ids else {}
+
+
+def _plain(job: StageJob) -> tuple[str, dict[str, Any]]:
     """(tokenizer.json, tokenizer_config.json), trained or taken over."""
     config = job.recipe.tokenizer
     if config.path:

@@ -1,32 +1,27 @@
 """Checkpoints in our own layout: fp32 weights and Adam moments by parameter name, not by engine.
 
-In: slices, this rank's 1-D pieces of every parameter. Out: `checkpoints/step-00000100/` with one
-safetensors file per rank and `manifest.json`, written last by one rename: a kill at any moment
-leaves the checkpoint before. Any ZeRO stage and number of workers reads what any other wrote
-(81 of 81 combinations bit for bit, docs/decisions/0001). The newest that verifies is loaded.
+`checkpoints/step-00000100/` holds one safetensors file per rank with its 1-D slices of every
+parameter, and `manifest.json`, written last by one rename (saver.py): a kill at any moment leaves
+the checkpoint before. In: such a folder. Out: parameters, whole or in any other slices. Any ZeRO
+stage and number of workers reads what any other wrote (81 of 81 combinations bit for bit,
+docs/decisions/0001). The newest that verifies is loaded.
 """
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from mutirao.core.errors import DataError, UserError
-from mutirao.core.files import read_json, sha256_file, write_atomic, write_json
+from mutirao.core.files import read_json, sha256_file
 from mutirao.core.manifest import check_format
-from mutirao.core.recipe import Train
-from train_jobs import ranks
-from train_jobs.weights import Entry, write_safetensors
 
-FORMAT = 1
+FORMAT = 2  # 1: file names without the attempt, `skipped` for `guard` in the state
 KINDS = ("master", "exp_avg", "exp_avg_sq")
 
 
@@ -45,76 +40,60 @@ class Slice:
         return self.master.numel()
 
 
-class Saver:
-    """Saves checkpoints of one attempt. `failed`: this rank's last write did not succeed, which
-    `finish` raises on every rank."""
-
-    def __init__(self, run_dir: Path, train: Train):
-        self.run_dir, self.train = run_dir, train
-        self.failed = False
-
-    def begin(
-        self,
-        step: int,
-        slices: list[Slice],
-        shapes: dict[str, list[int]],
-        state: dict[str, Any],
-    ) -> float:
-        """Called by every rank; returns the seconds for which the training stood still."""
-        started = time.monotonic()
-        save(self.run_dir, step, slices, shapes, state, self.train.keep_last)
-        return time.monotonic() - started
-
-    def finish(self) -> None:
-        """Wait until what was begun is whole; a collective. Raises UserError on every rank."""
-
-    def close(self) -> None:
-        pass
-
-
-def save(
-    run_dir: Path,
-    step: int,
-    slices: list[Slice],
-    shapes: dict[str, list[int]],
-    state: dict[str, Any],
-    keep_last: int,
-) -> Path:
-    """Called by every rank; returns when the checkpoint is whole. state: adam_step, cursor, rng,
-    identity and what else the loop needs. Raises UserError on every rank if one could not write."""
-    folder = checkpoints(run_dir) / f"step-{step:08d}"
-    if ranks.rank() == 0:
-        _unpublish(folder)
-    ranks.barrier()
-    files = ranks.gather(_write_slices(folder, slices))
-    for record in files:
-        if isinstance(record, UserError):
-            raise record
-    if ranks.rank() == 0:
-        manifest = {"format": FORMAT, "kind": "checkpoint", "step": step, "shapes": shapes}
-        write_json(folder / "manifest.json", {**manifest, "files": files, "state": state})
-        _drop_old(run_dir, keep_last)
-    ranks.barrier()
-    return folder
-
-
 def newest(run_dir: Path, say: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
     """The newest checkpoint that verifies; an older one, and a line that says so, otherwise."""
-    for folder in sorted(_committed(run_dir), reverse=True):
-        found = Checkpoint(folder)
+    for found in readable(run_dir, say):
         problems = found.problems()
         if not problems:
             return found
-        say(f"  checkpoint {folder.name} is damaged ({problems[0]}); trying the one before")
+        say(f"  checkpoint {found.folder.name} is damaged ({problems[0]}); trying the one before")
     return None
 
 
+def readable(run_dir: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[Checkpoint]:
+    """Those whose manifest can be read, the newest first; their files are not looked at. A line
+    for each other one. Raises UserError for one of a newer version."""
+    for folder in sorted(committed(run_dir), reverse=True):
+        try:
+            yield Checkpoint(folder)
+        except Torn as error:
+            say(f"  checkpoint {folder.name} is damaged ({error.problem}); trying the one before")
+
+
+def hold(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder` with its files open, so a training that drops it while we read
+    takes nothing away. Verified. Raises DataError where it is damaged or was dropped just now."""
+    try:
+        found = Checkpoint(folder)
+        for file in found.record["files"]:
+            found._handle(file["path"])
+        problems = found.problems()
+    except Torn as error:
+        problems = [error.problem]
+    except (FileNotFoundError, SafetensorError) as error:
+        problems = ["it was removed just now"] if not folder.exists() else [str(error)]
+    if problems:
+        there = ", ".join(map(str, steps(folder.parent.parent))) or "none"
+        raise DataError(
+            f"The checkpoint can't be read: {problems[0]}",
+            str(folder),
+            f"Take another one of this run; steps that are there: {there}.",
+            "damaged-checkpoint",
+        )
+    return found
+
+
+class Torn(DataError):
+    """A manifest that is there and is no JSON: half of it lies on the disk."""
+
+
 class Checkpoint:
-    """A committed checkpoint. Reads map the files; nothing is loaded until it is asked for."""
+    """A committed checkpoint. Reads map the files; nothing is loaded until it is asked for. Raises
+    Torn."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.record = read_json(folder / "manifest.json")
+        self.record = read_manifest(folder)
         check_format(self.record, FORMAT, folder / "manifest.json")
         self.step: int = self.record["step"]
         self.state: dict[str, Any] = self.record["state"]
@@ -173,44 +152,31 @@ class Checkpoint:
         return self._open[name]
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises Torn, FileNotFoundError."""
+    try:
+        record = read_json(folder / "manifest.json")
+    except UserError:
+        record = None
+    if not isinstance(record, dict):
+        hint = "Take another checkpoint of this run."
+        raise Torn("manifest.json cannot be read", str(folder), hint, "damaged-checkpoint")
+    return record
+
+
 def checkpoints(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
 def steps(run_dir: Path) -> list[int]:
     """Steps of the committed checkpoints, oldest first (not verified)."""
-    return sorted(int(folder.name.split("-")[1]) for folder in _committed(run_dir))
+    return sorted(step_of(folder) for folder in committed(run_dir))
 
 
-def _write_slices(folder: Path, slices: list[Slice]) -> dict[str, Any] | UserError:
-    name = f"rank-{ranks.rank():05d}-of-{ranks.world():05d}.safetensors"
-    pieces = sorted(slices, key=lambda piece: piece.name)
-    entries = [
-        Entry(f"{p.name}/{kind}", (p.numel,), torch.float32, partial(getattr, p, kind))
-        for p in pieces
-        for kind in KINDS
-    ]
-    path = folder / name
-    try:
-        write_atomic(path, lambda stream: write_safetensors(stream, entries) and None)
-        size, digest = path.stat().st_size, sha256_file(path)
-    except UserError as error:
-        return error
-    where = {p.name: [p.start, p.numel] for p in pieces}
-    return {"path": name, "bytes": size, "sha256": digest, "slices": where}
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
 
 
-def _committed(run_dir: Path) -> list[Path]:
+def committed(run_dir: Path) -> list[Path]:
+    """Folders of the committed checkpoints, in no order."""
     return [path.parent for path in checkpoints(run_dir).glob("step-*/manifest.json")]
-
-
-def _unpublish(folder: Path) -> None:
-    (folder / "manifest.json").unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _drop_old(run_dir: Path, keep_last: int) -> None:
-    """Manifest first: a kill halfway leaves files that no reader takes for a checkpoint."""
-    for folder in sorted(_committed(run_dir))[:-keep_last]:
-        _unpublish(folder)
-        shutil.rmtree(folder, ignore_errors=True)

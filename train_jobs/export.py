@@ -1,12 +1,14 @@
 """The Hugging Face folder: what `from_pretrained` opens, and a model card on how it was made.
 
 In: the committed `train` and `tokenizer`, and `evaluate` where it ran. Out: model.safetensors,
-config.json, generation_config.json, the tokenizer's files, README.md.
+config.json, generation_config.json, the tokenizer's files, README.md. `mutirao model export` writes
+the same from a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from typing import Any
 from mutirao.core.files import canonical_json
 from mutirao.core.job import StageJob, StageResult
 from mutirao.core.manifest import Manifest, Part, write_part
-from mutirao.core.model_size import ModelShape
+from mutirao.core.model_size import ModelShape, parameter_count, resolve
+from mutirao.core.recipe import Recipe
+from train_jobs.schedule import total_sequences
 
 CARD = """---
 library_name: transformers
@@ -24,7 +28,7 @@ language: {language}
 
 # {name}
 
-A Llama of {parameters:,} parameters, trained from scratch with mutirão on {tokens:,} tokens
+A Llama of {parameters:,} parameters, {began} with mutirão on {tokens:,} tokens
 ({steps:,} steps, context {context:,}, vocabulary {vocab_size:,}).
 
 {quality}
@@ -42,40 +46,82 @@ The weights follow from the text they were trained on. The licences named by its
 """
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What a folder is written from: `read(name)` gives a parameter in fp32."""
+
+    shape: ModelShape
+    shapes: dict[str, list[int]]
+    read: Callable[[str], Any]
+    steps: int
+    tokens: int
+    origin: str = ""  # the hash of the weights that training began with; '': from scratch
+
+
 def run_export(job: StageJob) -> StageResult:
     trained, tokenizer = job.inputs["train"], job.inputs["tokenizer"]
-    shape = ModelShape(**trained.content["info"]["shape"])
-    eos_id = eos_of(tokenizer.directory)
-    parts = write_model(job.directory, trained.directory, shape, eos_id, job.recipe.export.dtype)
-    parts += [copy_part(job.directory, path) for path in tokenizer_files(tokenizer)]
-    card = model_card(job)
-    parts.append(write_part(job.directory, "README.md", lambda stream: stream.write(card) and 1))
+    evaluated = job.inputs.get("evaluate")
+    parts = write_folder(
+        job.directory, of_result(trained), tokenizer, job.recipe, job.recipe.export.dtype, evaluated
+    )
     info = {"parameters": trained.content["info"]["parameters"], "dtype": job.recipe.export.dtype}
     return StageResult(parts, {"files": len(parts)}, info)
 
 
-def export_run(trained: Manifest, tokenizer: Manifest, output: Path, dtype: str = "fp32") -> None:
-    """The loadable files in any folder and type, without a run around them."""
-    shape = ModelShape(**trained.content["info"]["shape"])
-    write_model(output, trained.directory, shape, eos_of(tokenizer.directory), dtype)
-    for path in tokenizer_files(tokenizer):
-        copy_part(output, path)
+def export_run(
+    weights: Weights,
+    tokenizer: Manifest,
+    recipe: Recipe,
+    output: Path,
+    dtype: str,
+    evaluated: Manifest | None = None,
+) -> list[str]:
+    """The same files in any folder and type, without a run around them; returns their names."""
+    parts = write_folder(output, weights, tokenizer, recipe, dtype, evaluated)
     for sidecar in output.glob("*.part.json"):
         sidecar.unlink()
+    return [part.path for part in parts]
 
 
-def write_model(
-    directory: Path, source: Path, shape: ModelShape, eos_id: int, dtype: str
-) -> list[Part]:
+def of_result(trained: Manifest) -> Weights:
+    """The result of the stage `train`."""
     from safetensors import safe_open
 
-    with safe_open(source / "model.safetensors", framework="pt") as weights:
-        shapes = {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-        written = write_weights(directory, shapes, weights.get_tensor, dtype)
+    info = trained.content["info"]
+    file = safe_open(trained.directory / "model.safetensors", framework="pt")
+    shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    origin = trained.content.get("assets", {}).get("origin", "")
+    shape = ModelShape(**info["shape"])
+    return Weights(shape, shapes, file.get_tensor, info["steps"], info["tokens"], origin)
+
+
+def of_checkpoint(saved: Any, recipe: Recipe) -> Weights:
+    """A `Checkpoint` of a run that goes on or has ended."""
+    identity = saved.state["identity"]
+    named = identity.get("shape")  # not there in a checkpoint of version 0.1
+    ids = saved.shapes["model.embed_tokens.weight"][0]
+    shape = ModelShape(**named) if named else resolve(recipe.model, ids)
+    read = min(saved.state["cursor"]["sequences"], total_sequences(recipe.train, shape.context))
+    tokens, origin = read * shape.context, identity.get("origin", "")
+    return Weights(shape, saved.shapes, saved.full, saved.step, tokens, origin)
+
+
+def write_folder(
+    directory: Path,
+    weights: Weights,
+    tokenizer: Manifest,
+    recipe: Recipe,
+    dtype: str,
+    evaluated: Manifest | None,
+) -> list[Part]:
+    eos_id = eos_of(tokenizer.directory)
+    card = model_card(weights, recipe, evaluated)
     return [
-        written,
-        write_config(directory, shape, eos_id, dtype),
+        write_weights(directory, weights.shapes, weights.read, dtype),
+        write_config(directory, weights.shape, eos_id, dtype),
         write_part(directory, "generation_config.json", _generation_config(eos_id)),
+        *(copy_part(directory, path) for path in tokenizer_files(tokenizer)),
+        write_part(directory, "README.md", lambda stream: stream.write(card) and 1),
     ]
 
 
@@ -107,9 +153,7 @@ def write_config(directory: Path, shape: ModelShape, eos_id: int, dtype: str = "
     return write_part(directory, "config.json", lambda stream: stream.write(text) and 1)
 
 
-def model_card(job: StageJob) -> bytes:
-    info, recipe = job.inputs["train"].content["info"], job.recipe
-    evaluated = job.inputs.get("evaluate")
+def model_card(weights: Weights, recipe: Recipe, evaluated: Manifest | None) -> bytes:
     quality = ""
     if evaluated is not None:
         found = evaluated.content["info"]
@@ -120,9 +164,21 @@ def model_card(job: StageJob) -> bytes:
         )
     named = sorted({source.license for source in recipe.sources if source.license})
     licences = ", ".join(named) or "none in the recipe; see the documents themselves"
-    values = {**info, **info["shape"], "name": recipe.name, "language": recipe.language}
-    values["language"] = recipe.language.split("_")[0]
-    return CARD.format(**values, quality=quality, licences=licences).encode()
+    began = "trained from scratch"
+    if weights.origin:
+        began = f"trained further from other weights (hash {weights.origin[:12]})"
+    return CARD.format(
+        name=recipe.name,
+        language=recipe.language.split("_")[0],
+        parameters=parameter_count(weights.shape),
+        began=began,
+        tokens=weights.tokens,
+        steps=weights.steps,
+        context=weights.shape.context,
+        vocab_size=weights.shape.vocab_size,
+        quality=quality,
+        licences=licences,
+    ).encode()
 
 
 def tokenizer_files(tokenizer: Manifest) -> list[Path]:

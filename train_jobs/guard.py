@@ -1,7 +1,8 @@
 """The guard: an AdamW whose step does nothing where the step would poison the weights.
 
 In: the global loss and the global gradient norm, the same numbers on every rank, given before the
-engine steps. Out: an update, or none (weights, moments and Adam's own count stay as they are).
+engine steps. Out: an update, or none (weights, moments and Adam's own count stay as they are), and
+after some bad steps in a row a `RollBack` (rollback.py).
 It sits inside the optimizer, where every engine must pass: DeepSpeed leaves out steps whose
 gradients are not finite unless `bf16.check_grad_overflow` is off (then ZeRO 1 and 2 poison the
 weights), and none of them for a loss that is not finite; PyTorch leaves out nothing
@@ -13,57 +14,46 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from mutirao.core import recipe
-from mutirao.core.errors import UserError
-from mutirao.core.files import read_json, write_json
-from train_jobs import ranks
-from train_jobs.skips import FORMAT, NAME
+from train_jobs.rollback import RollBack
+from train_jobs.skips import SkipList
 
 if TYPE_CHECKING:
     from train_jobs.engine import Outcome
 
-LEAST = 16  # good steps in the window before anything is called a spike
-
-
-class RollBack(Exception):
-    """Start again from the last checkpoint; raised by every rank at the same step.
-
-    cause: bad-steps (then `left_out` are positions of the run to leave out from now on),
-    compute-fault or memory-fault of the machine."""
-
-    def __init__(self, cause: str, step: int, detail: str, left_out: list[list[int]] | None = None):
-        self.cause, self.step, self.detail, self.left_out = cause, step, detail, left_out or []
-        super().__init__(f"{cause} at step {step}: {detail}")
-
-    @classmethod
-    def of_ranks(cls, cause: str, step: int, here: bool) -> RollBack:
-        """Names the ranks where it was; a collective."""
-        found = [rank for rank, bad in enumerate(ranks.gather(here)) if bad]
-        return cls(cause, step, f"rank {', '.join(map(str, found))}")
+# Least deviation as a share of the mean: a window of equal values makes no spike of a rounding.
+# With 6 deviations nothing less than 3% above the mean is one.
+FLOOR = 0.005
 
 
 class Guard:
-    """Judges a step by its loss and gradient norm, the same numbers on every rank."""
+    """Judges a step by its loss and gradient norm, the same numbers on every rank.
+
+    A spike is more than `spike_sigma` deviations above the mean of the last `window` good steps, in
+    loss or norm. A bad value never enters the window: with a NaN in it no mean is known any more,
+    with spikes in it none is seen. Nothing is a spike before half the window is full.
+    """
 
     def __init__(self, settings: recipe.Guard, state: dict[str, Any] | None = None):
         self.settings = settings
-        state = state or {"skipped": 0, "losses": [], "norms": []}
-        self.skipped: int = state["skipped"]
-        self.losses = deque(state["losses"], maxlen=settings.window)
-        self.norms = deque(state["norms"], maxlen=settings.window)
-        self.bad: list[list[int]] = []  # ranges of positions of the bad steps in a row
+        state = state or {}
+        self.skipped: int = state.get("skipped", 0)
+        self.losses = deque(state.get("losses", []), maxlen=settings.window)
+        self.norms = deque(state.get("norms", []), maxlen=settings.window)
+        self.bad: list[list[int]] = [*state.get("bad", [])]  # positions of bad steps in a row
+        self.kinds: list[str] = [*state.get("kinds", [])]  # their verdicts
+        self._set_limits()
 
     def verdict(self, loss: float, norm: float) -> str:
         """'' (good), 'not-finite' or 'spike'."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "not-finite"
-        far = _far(loss, self.losses, self.settings) or _far(norm, self.norms, self.settings)
-        return "spike" if far else ""
+        return "spike" if loss > self.most_loss or norm > self.most_norm else ""
 
     def note(self, step: int, loss: float, outcome: Outcome, positions: list[int]) -> None:
         """Raises RollBack after `rollback_after` bad steps in a row. A step that the loss scaler
@@ -73,44 +63,53 @@ class Guard:
         if outcome.verdict:
             self.skipped += 1
             self.bad.append(positions)
+            self.kinds.append(outcome.verdict)
             if len(self.bad) >= self.settings.rollback_after:
-                raise RollBack("bad-steps", step, f"{len(self.bad)} in a row", self.bad)
+                raise RollBack("bad-steps", step, self._told(loss, outcome.grad_norm), self.bad)
             return
-        self.bad = []
+        self.bad, self.kinds = [], []
         self.losses.append(loss)
         self.norms.append(outcome.grad_norm)
+        self._set_limits()
 
     def state(self) -> dict[str, Any]:
-        return {"skipped": self.skipped, "losses": [*self.losses], "norms": [*self.norms]}
+        """What a checkpoint keeps, so that a restart judges every later step alike."""
+        return {
+            "skipped": self.skipped,
+            "losses": [*self.losses],
+            "norms": [*self.norms],
+            "bad": [*self.bad],  # copies: it may be written while training goes on
+            "kinds": [*self.kinds],
+        }
+
+    def leave_out(self, skips: SkipList) -> None:
+        """After a rollback: bad steps of the checkpoint that are on the skip list now are neither
+        bad nor skipped any more."""
+        if self.bad and skips.holds(np.array([start for start, _ in self.bad])).any():
+            self.skipped -= len(self.bad)
+            self.bad, self.kinds = [], []
+
+    def _set_limits(self) -> None:
+        """From the window alone, so it does not matter whether values came one by one or from a
+        checkpoint. With three verdicts 25 us a step for a window of 128."""
+        self.most_loss = _limit(self.losses, self.settings)
+        self.most_norm = _limit(self.norms, self.settings)
+
+    def _told(self, loss: float, norm: float) -> str:
+        kinds = ", ".join(f"{self.kinds.count(k)} {k}" for k in sorted(set(self.kinds)))
+        told = f"{len(self.bad)} in a row ({kinds}); the last with loss {loss:.4g}, norm {norm:.4g}"
+        if math.isfinite(self.most_loss):
+            told += f", where at most {self.most_loss:.4g} and {self.most_norm:.4g} are usual"
+        return told
 
 
-def _far(value: float, window: deque[float], settings: recipe.Guard) -> bool:
-    if not settings.spike_sigma or len(window) < LEAST:
-        return False
-    mean = sum(window) / len(window)
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in window) / len(window))
-    return value > mean + settings.spike_sigma * deviation
-
-
-def note_rollback(run_dir: Path, cause: RollBack, settings: recipe.Guard) -> None:
-    """Write it down before the next attempt. Raises UserError (code not-finite for bad steps) after
-    `max_rollbacks`."""
-    path = run_dir / NAME
-    new = {"format": FORMAT, "rollbacks": []}
-    record: dict[str, Any] = read_json(path) if path.exists() else new
-    if len(record["rollbacks"]) >= settings.max_rollbacks:
-        raise UserError(
-            f"Training went back {settings.max_rollbacks} times and met it again: {cause}",
-            f"step {cause.step}",
-            "Lower train.lr or lengthen train.warmup_steps; the last checkpoint is sound.",
-            "not-finite" if cause.cause == "bad-steps" else cause.cause,
-        )
-    ranks.barrier()
-    if ranks.rank() == 0:
-        one = {"cause": cause.cause, "step": cause.step, "detail": cause.detail}
-        record["rollbacks"].append({**one, "left_out": cause.left_out})
-        write_json(path, record)
-    ranks.barrier()
+def _limit(window: deque[float], settings: recipe.Guard) -> float:
+    """More than this is a spike; infinite where nothing is."""
+    if not settings.spike_sigma or len(window) < settings.window // 2:
+        return math.inf
+    mean = math.fsum(window) / len(window)
+    deviation = math.dist(window, [mean] * len(window)) / math.sqrt(len(window))
+    return mean + settings.spike_sigma * max(deviation, FLOOR * abs(mean))
 
 
 class GuardedAdamW(torch.optim.AdamW):
@@ -143,7 +142,7 @@ class GuardedAdamW(torch.optim.AdamW):
         be filled in before the first step, and ZeRO finds a state after a first step left out."""
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, device=parameter.device)  # as fused AdamW has it
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         return state

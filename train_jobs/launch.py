@@ -28,11 +28,14 @@ from mutirao.core.model_size import (
     shape_record,
 )
 from mutirao.core.recipe import Recipe
+from mutirao.core.run_steps import origin_record
 from mutirao.core.stop import clear_stop
+from train_jobs.check import check_training
 from train_jobs.evaluate import run_evaluate, unigram_bits_per_byte
 from train_jobs.export import run_export
-from train_jobs.follow import advancing, following, stopped, stopping_on_signals
+from train_jobs.follow import following, stopped, stopping_on_signals
 from train_jobs.schedule import total_sequences, total_steps
+from train_jobs.skips import guard_summary
 
 
 def run_train(job: StageJob) -> StageResult:
@@ -43,7 +46,11 @@ def run_train(job: StageJob) -> StageResult:
     job.progress.say(f"  train: {describe(recipe, shape, steps)}")
     started = time.monotonic()
     reached = reached_step(job.run_dir)
+    if reached >= steps:
+        reached = sound_step(job)
     if reached < steps:
+        check_training(job, shape)
+        check_checkpoint(job, shape)
         clear_stop(job.run_dir)
         with stopping_on_signals(job.run_dir, job.progress.say):
             launch(job, shape, steps, reached)
@@ -53,12 +60,35 @@ def run_train(job: StageJob) -> StageResult:
     return result(job, shape, steps, time.monotonic() - started)
 
 
+def check_checkpoint(job: StageJob, shape: ModelShape) -> None:
+    """Raises RecipeError, naming every field in which the newest checkpoint that can be read is of
+    another one."""
+    from train_jobs import checkpoint
+    from train_jobs.begin import check_same_recipe
+    from train_jobs.loop import Plan
+
+    if saved := next(checkpoint.readable(job.run_dir, job.progress.say), None):
+        pack = job.inputs["pack"]
+        plan = Plan(job.recipe, shape, pack.directory, job.run_dir)
+        check_same_recipe(saved, plan, pack.content_hash)
+
+
+def sound_step(job: StageJob) -> int:
+    """The step of the newest checkpoint that verifies, 0 if there is none."""
+    from train_jobs import checkpoint
+
+    found = checkpoint.newest(job.run_dir, job.progress.say)
+    return found.step if found else 0
+
+
 def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
     """Train from step `reached` on, in Ray's workers or in this process."""
     from train_jobs.loader import plan_mix
+    from train_jobs.origin import begins_at
 
     pack = job.inputs["pack"]
-    mix = plan_mix(pack, job.recipe, shape.context)
+    origin = begins_at(job, shape, reached)
+    mix = plan_mix(pack, job.recipe, shape.context, origin_record(job.run_dir).get("streams"))
     write_json(job.run_dir / "mix.json", mix.record())
     for share in mix.shares:
         if share.tokens and share.weight and not share.sequences:
@@ -70,20 +100,22 @@ def launch(job: StageJob, shape: ModelShape, steps: int, reached: int) -> None:
         "shape": shape_record(shape),
         "pack_dir": str(pack.directory.resolve()),
         "run_dir": str(job.run_dir.resolve()),
+        "tokenizer_dir": str(job.inputs["tokenizer"].directory.resolve()),
+        "origin": str(origin or ""),
         "threads": worker_threads(job.recipe.train.workers) if job.use_ray else 0,
     }
     job.progress.start(steps, "train", "steps")
     job.progress.advance(reached)
     try:
-        if job.use_ray:
-            from train_jobs.fit import fit
+        with following(job, steps, reached) as look:
+            if job.use_ray:
+                from train_jobs.fit import fit
 
-            with following(job, reached):
                 fit(job, plan)
-        else:
-            from train_jobs.worker import run_here
+            else:
+                from train_jobs.worker import run_here
 
-            run_here(plan, advancing(job, reached))
+                run_here(plan, look)
     finally:
         job.progress.finish()
 
@@ -108,14 +140,15 @@ def result(job: StageJob, shape: ModelShape, steps: int, wall_s: float) -> Stage
         write_losses(job.directory, losses),
     ]
     tokens = total_sequences(job.recipe.train, shape.context) * shape.context
+    already = origin_record(job.run_dir).get("streams")
     info = {
         "shape": shape_record(shape),
         "parameters": parameter_count(shape),
         "flops_per_token": flops_per_token(shape),
         "tokens": tokens,
         "steps": steps,
-        "mix": plan_mix(pack, job.recipe, shape.context).record(),
-        "skipped_steps": saved.state["guard"]["skipped"],
+        "mix": plan_mix(pack, job.recipe, shape.context, already).record(),
+        "guard": guard_summary(job.run_dir)[0],
         "final_loss": losses[steps],
         "unigram_bits_per_byte": unigram_bits_per_byte(pack, shape.vocab_size),
     }
@@ -132,6 +165,7 @@ def notes(run_dir: Path, tokens: int, wall_s: float) -> dict[str, Any]:
         "tokens_per_s": rates[len(rates) // 2] if rates else 0.0,
         "cpu_s_rank0": ends[-1]["cpu_s"] if ends else 0.0,
         "attempts": len(read_metrics(run_dir, "attempt")),
+        **guard_summary(run_dir)[1],
     }
 
 

@@ -23,7 +23,10 @@ import numpy as np
 from mutirao.core import schemas
 from mutirao.core.errors import DataError, RecipeError
 from mutirao.core.manifest import Manifest
+from mutirao.core.model_size import resolve
 from mutirao.core.recipe import Recipe, Source, Tokenized
+from mutirao.core.run_steps import origin_record
+from train_jobs.answers import Answers
 from train_jobs.mix import Mix, Share
 from train_jobs.order import order
 from train_jobs.schedule import total_sequences
@@ -53,19 +56,37 @@ class Batch:
         return found
 
 
+@dataclass(frozen=True)
+class HeldOut(Batch):
+    """Rows of the held-out side: weights are 1 on every token of the text, 0 on padding."""
+
+    answers: np.ndarray | None = None  # float32 [rows, L]: 1 where an answer is predicted
+
+
 class Loader:
     """Batches of the training streams of one committed `pack` for one recipe."""
 
     def __init__(self, pack: Manifest, recipe: Recipe, context: int, run_dir: Path | None = None):
-        """run_dir: of the run whose skip list holds. Raises RecipeError where weights and epoch
-        caps allow fewer tokens than asked for."""
+        """run_dir: of the run whose skip list and origin hold. Raises RecipeError where weights and
+        epoch caps allow fewer tokens than asked for, or nothing marks the answers that count;
+        DataError where the token files are not those of the pack."""
         self.skips = SkipList(run_dir)
         self.streams = token_streams(pack, "train")
-        self.mix = plan_mix(pack, recipe, context)
+        already = origin_record(run_dir).get("streams") if run_dir else None
+        self.mix = plan_mix(pack, recipe, context, already)
         self.context = context
         self.seed = recipe.seed
         self.global_batch = recipe.train.global_batch
         self.total = self.mix.total
+        answers = recipe.train.loss_on == "answers"
+        self.answers = Answers(pack.content["info"]) if answers else None
+        masked = recipe.train.document_mask
+        self.document_ends_with = pack.content["info"]["eos_id"] if masked else None
+        self.directory = pack.directory
+        self.vocab_size = resolve(recipe.model, pack.content["info"]["vocab_size"]).vocab_size
+        for share, stream in zip(self.mix.shares, self.streams, strict=True):
+            if len(stream) != share.tokens:
+                raise self._damaged(f"{share.name} has {len(stream):,} of {share.tokens:,} tokens")
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The share of one rank in optimizer step `step` (0-based), with fillers where the global
@@ -76,11 +97,19 @@ class Loader:
         real = (inside < self.global_batch) & (position < self.total)
         real &= ~self.skips.holds(position)
         rows = np.zeros((share, self.context + 1), dtype=np.int64)
+        weights = np.repeat(real.astype(np.float32)[:, None], self.context, axis=1)
         places = zip(*self.places(position[real])[:2], strict=True)
         for row, (stream, sequence) in zip(np.flatnonzero(real), places, strict=True):
             rows[row] = self.read(int(stream), int(sequence))
-        weights = np.repeat(real.astype(np.float32)[:, None], self.context, axis=1)
-        return Batch(rows[:, :-1], rows[:, 1:], weights)
+            if self.answers:
+                start = int(sequence) * self.context
+                weights[row] = self.answers.weights(self.streams[stream], start, rows[row])
+        if rows.max() >= self.vocab_size:
+            known = f"the model knows ids below {self.vocab_size:,}"
+            raise self._damaged(f"Token id {rows.max():,} in step {step + 1:,}, but {known}")
+        inputs, ends = rows[:, :-1], self.document_ends_with
+        positions = None if ends is None else document_positions(inputs, ends)
+        return Batch(inputs, rows[:, 1:], weights, positions)
 
     def real_sequences(self, step: int) -> int:
         """Sequences in the global batch of a step: known to every rank without asking."""
@@ -89,7 +118,7 @@ class Loader:
 
     def real_tokens(self, step: int) -> int | None:
         """Tokens of the global batch that count in the loss; None where only reading them tells."""
-        return self.real_sequences(step) * self.context
+        return None if self.answers else self.real_sequences(step) * self.context
 
     def range(self, step: int) -> list[int]:
         """[first, last + 1] of the positions of a step."""
@@ -97,8 +126,8 @@ class Loader:
         return [start, min(start + self.global_batch, self.total)]
 
     def read_so_far(self, step: int) -> list[int]:
-        """Sequences of each stream that the first `step` steps read: where a fork on the same pack
-        goes on."""
+        """Sequences of each stream that the first `step` steps read, with those that the run's own
+        origin had read: where a fork on the same pack goes on."""
         return self.mix.read_until(self.range(step)[0])
 
     def places(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,9 +147,22 @@ class Loader:
         """The L + 1 tokens of a sequence, as they are stored."""
         return self.streams[stream].read(sequence * self.context, self.context + 1)
 
+    def _damaged(self, what: str) -> DataError:
+        hint = "The token files have changed since they were checked. Run `mutirao store verify`."
+        return DataError(f"Damaged token shards: {what}", str(self.directory), hint, "bad-tokens")
+
     def _key(self, stream: int, epoch: int) -> str:
         """Of the first stream, that of a pack with one stream."""
         return f"{self.seed}/{epoch}" if stream == 0 else f"{self.seed}/{epoch}/stream {stream}"
+
+
+def document_positions(inputs: np.ndarray, eos_id: int) -> np.ndarray:
+    """The place of each token in its document, int64 [b, L], for inputs int64 [b, L]: 0 after each
+    eos, and at the start of a sequence, which may be the middle of a document."""
+    place = np.arange(inputs.shape[1])
+    begins = np.zeros(inputs.shape, dtype=np.int64)
+    begins[:, 1:] = np.where(inputs[:, :-1] == eos_id, place[1:], 0)
+    return place - np.maximum.accumulate(begins, axis=1)
 
 
 class TokenStream:
@@ -177,8 +219,11 @@ def stream_names(pack: Manifest) -> list[str]:
     return [stream["name"] for stream in named] or ["all"]
 
 
-def plan_mix(pack: Manifest, recipe: Recipe, context: int) -> Mix:
-    """What the run reads of each stream. Raises RecipeError where there are too few tokens."""
+def plan_mix(pack: Manifest, recipe: Recipe, context: int, already: list[int] | None = None) -> Mix:
+    """What the run reads of each stream, behind the sequences that its origin had read `already`.
+    Raises RecipeError where there are too few tokens, or nothing marks the answers that count."""
+    if recipe.train.loss_on == "answers":
+        Answers(pack.content["info"])
     sizes = [stream["train"]["tokens"] for stream in pack.content["info"].get("streams", [])]
     given: list[Source | Tokenized] = [*recipe.sources, *recipe.tokenized]
     shares = []
@@ -189,7 +234,8 @@ def plan_mix(pack: Manifest, recipe: Recipe, context: int) -> Mix:
         most = one.max_epochs if one and one.max_epochs is not None else recipe.train.max_epochs
         if not math.isfinite(weight):
             raise RecipeError(f"The weight of {name} must be a number, not {weight}", "sources")
-        shares.append(Share(name, tokens, max(0, tokens - 1) // context, weight, most))
+        read = already[number] if already else 0
+        shares.append(Share(name, tokens, max(0, tokens - 1) // context, weight, most, read))
     return Mix(shares, total_sequences(recipe.train, context), context, recipe.seed)
 
 
@@ -217,14 +263,21 @@ def peek(
 
 
 def heldout_batches(
-    pack: Manifest, context: int, rows: int, eos_id: int, limit: int = 0, only: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    pack: Manifest,
+    context: int,
+    rows: int,
+    limit: int = 0,
+    only: int | None = None,
+    document_mask: bool = False,
+    answers: Answers | None = None,
+) -> Iterator[HeldOut]:
     """The held-out streams in order, every token predicted once; the first of each from eos.
 
-    Yields input_ids and labels (int64, [rows, L]) and weights (float32, [rows, L]), zero on
-    padding. `limit`: about so many sequences, from the start of each stream by its size (0: all).
-    `only`: the stream of this number alone.
+    `limit`: about so many sequences, from the start of each stream by its size (0: all). `only`:
+    the stream of this number alone. document_mask, answers: give positions, and say which labels
+    count by that rule.
     """
+    eos_id = pack.content["info"]["eos_id"]
     streams = token_streams(pack, "heldout")
     counts = [-(-len(stream) // context) for stream in streams]
     if limit and sum(counts) > limit:
@@ -239,11 +292,21 @@ def heldout_batches(
         inputs = np.full((rows, context), eos_id, dtype=np.int64)
         labels = np.full((rows, context), eos_id, dtype=np.int64)
         weights = np.zeros((rows, context), dtype=np.float32)
+        counted = None if answers is None else np.zeros_like(weights)
         for row, (stream, index) in enumerate(some):
             start = index * context
-            target = stream.read(start, min(context, len(stream) - start)).astype(np.int64)
-            before = stream.read(start - 1, 1) if start else np.array([eos_id])
-            labels[row, : len(target)] = target
-            inputs[row, : len(target)] = np.concatenate([before, target[:-1]])
-            weights[row, : len(target)] = 1
-        yield inputs, labels, weights
+            tokens = with_the_one_before(stream, start, context, eos_id)
+            real = slice(len(tokens) - 1)
+            inputs[row, real], labels[row, real], weights[row, real] = tokens[:-1], tokens[1:], 1
+            if answers is not None and counted is not None:
+                counted[row, real] = answers.weights(stream, max(0, start - 1), tokens)
+        positions = document_positions(inputs, eos_id) if document_mask else None
+        yield HeldOut(inputs, labels, weights, positions, counted)
+
+
+def with_the_one_before(stream: TokenStream, start: int, count: int, eos_id: int) -> np.ndarray:
+    """int64: up to `count` tokens from `start` on behind the token before them, which at the
+    beginning of a stream is eos."""
+    if start:
+        return stream.read(start - 1, min(count, len(stream) - start) + 1).astype(np.int64)
+    return np.concatenate([[eos_id], stream.read(0, min(count, len(stream)))]).astype(np.int64)

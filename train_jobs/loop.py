@@ -10,20 +10,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.model_size import ModelShape
 from mutirao.core.recipe import Recipe
 from train_jobs import ranks
-from train_jobs.begin import begin_engine, passes_per_step, training_identity
-from train_jobs.checkpoint import Saver
+from train_jobs.begin import begin_engine, training_identity
 from train_jobs.engine import LEFT_OUT, Engine, Outcome, tensors
-from train_jobs.guard import Guard, RollBack, note_rollback
+from train_jobs.guard import Guard
 from train_jobs.heartbeat import Heartbeat
 from train_jobs.heldout import heldout_losses
-from train_jobs.integrity import check_weights, same_loss_again
+from train_jobs.integrity import check_weights, free_memory, same_loss_again
 from train_jobs.loader import Batch, Loader
+from train_jobs.memory import saying_what_fits
+from train_jobs.profile import profiled
+from train_jobs.prompts import sample_texts
+from train_jobs.rollback import RollBack, note_rollback
+from train_jobs.saver import Saver
 from train_jobs.schedule import learning_rate, total_steps
+from train_jobs.signs import WAITING
 from train_jobs.watch import Log, Report, StopFlag
 
 
@@ -33,6 +39,7 @@ class Plan:
     shape: ModelShape
     pack_dir: Path
     run_dir: Path
+    tokenizer_dir: Path | None = None  # for sample texts
     origin: Path | None = None  # where `train.from` leads: a checkpoint's or a Llama's folder
 
 
@@ -52,6 +59,7 @@ class Training:
     micro: int  # sequences per pass
     passes: int  # per step
     step: int  # optimizer steps that are done
+    due: bool = False  # a checkpoint
 
     def close(self) -> None:
         for part in (self.saver, self.log, self.pulse, self.stop):
@@ -64,26 +72,43 @@ def train(plan: Plan, report: Report = lambda row: None) -> int:
     Fewer than `total_steps` means that somebody asked to stop. Raises UserError (disk full, nothing
     but bad steps) and RecipeError (the checkpoints are of another recipe).
     """
+    back: dict[str, Any] | None = None
     while True:
         try:
-            return attempt(plan, report)
+            with saying_what_fits(plan.shape, plan.recipe.train):
+                return attempt(plan, report, back)
         except RollBack as cause:  # every rank raises it at the same step
-            note_rollback(plan.run_dir, cause, plan.recipe.train.guard)
+            settings, batch = plan.recipe.train.guard, plan.recipe.train.global_batch
+            back = note_rollback(plan.run_dir, cause, settings, batch)
+        free_memory()  # here nothing holds the engine of the attempt before
 
 
-def attempt(plan: Plan, report: Report) -> int:
-    """From the newest checkpoint on. Raises RollBack where the guard wants to start again there."""
+def attempt(plan: Plan, report: Report, back: dict[str, Any] | None = None) -> int:
+    """From the newest checkpoint on, after a rollback (`back`) with a word about it.
+
+    Raises RollBack where the guard wants to start again there."""
     steps = total_steps(plan.recipe.train, plan.shape.context)
     run = begin(plan, report)
+    if back:
+        run.log.event(what="rollback", to_step=run.step, **back)
     try:
         while run.step < steps and not run.stop.asked:
-            loss, outcome, rate = one_step(run, steps)
+            with profiled(plan, run.log, run.pulse, run.step + 1):
+                loss, outcome, rate = one_step(run, steps)
             last = run.step == steps or run.stop.asked
             watch(run, loss, outcome, rate, last)
-            if last or run.step % run.plan.recipe.train.checkpoint_every == 0:
+            run.due |= run.step % run.plan.recipe.train.checkpoint_every == 0
+            # Not among bad steps, so that a rollback leads to before them.
+            if last or (run.due and not run.guard.bad):
                 save(run)
+                run.due = False
         run.saver.finish()
+        note_written(run)
         return run.step
+    except RollBack:
+        run.pulse.at(run.step, "saving")
+        run.saver.finish()  # back to the newest checkpoint, which may not be whole yet
+        raise
     finally:
         run.close()
 
@@ -98,17 +123,21 @@ def begin(plan: Plan, report: Report) -> Training:
     step = saved.step if saved else 0
     guard = Guard(train.guard, saved.state.get("guard") if saved else None)
     engine.guard_with(guard)
+    loader = Loader(pack, plan.recipe, context, plan.run_dir)
+    loader.skips = ranks.broadcast(loader.skips)  # one list, whatever a rank sees of the folder
+    guard.leave_out(loader.skips)
     return Training(
         plan,
         pack,
-        Loader(pack, plan.recipe, context, plan.run_dir),
+        loader,
         engine,
         guard,
         Saver(plan.run_dir, train),
         Log(plan, step, report),
         pulse,
         StopFlag(plan.run_dir),
-        *passes_per_step(train, ranks.world()),
+        engine.micro,
+        engine.passes,
         step,
     )
 
@@ -118,7 +147,8 @@ def one_step(run: Training, steps: int) -> tuple[float, Outcome, float]:
     train, step = run.plan.recipe.train, run.step
     rate = learning_rate(train, step, steps)
     run.pulse.at(step, "reading")
-    batch = run.loader.batch(step, ranks.rank(), ranks.world())
+    with run.log.timed("data_s"):
+        batch = run.loader.batch(step, ranks.rank(), ranks.world())
     tokens = real_tokens(run, batch)
     run.step += 1
     if not tokens:  # all of it is on the skip list, or has no answer to learn
@@ -127,8 +157,10 @@ def one_step(run: Training, steps: int) -> tuple[float, Outcome, float]:
     run.pulse.at(step, "computing")
     every = train.guard.recompute_every
     mine, sound = forward_backward(run, batch, tokens, twice=every > 0 and run.step % every == 0)
-    run.pulse.at(step, "waiting for all ranks")
+    run.pulse.at(step, WAITING)
     loss, run.stop.asked = agree(run, mine, not sound)
+    if train.guard.weights_every and run.step % train.guard.weights_every == 0:
+        check_weights(run.engine, run.step)  # before the update, which would write over a fault
     outcome = run.engine.step(rate, loss)  # the guard decides inside, on all ranks alike
     run.guard.note(run.step, loss, outcome, run.loader.range(step))
     return loss, outcome, rate
@@ -149,15 +181,15 @@ def forward_backward(run: Training, batch: Batch, tokens: int, twice: bool) -> t
     A token weighs 1 / (real tokens of the global batch), so the result does not depend on how
     ranks and passes divide the batch. Engines average over ranks, hence the factor `world`.
     """
-    mine, sound = 0.0, True
+    losses, sound = [], True
     scale = ranks.world() / tokens
     for number in range(run.passes):
         inputs = tensors(batch.rows(number * run.micro, run.micro), run.engine.device)
         loss = run.engine.accumulate(inputs, scale, last=number == run.passes - 1)
         if twice and number == 0:
             sound = same_loss_again(run.engine, inputs, loss, scale)
-        mine += float(loss) / ranks.world()
-    return mine, sound
+        losses.append(loss)  # read at the end: reading waits for the card
+    return sum(map(float, losses)) / ranks.world(), sound
 
 
 def agree(run: Training, mine: float, faulty: bool) -> tuple[float, bool]:
@@ -178,20 +210,28 @@ def agree(run: Training, mine: float, faulty: bool) -> tuple[float, bool]:
 def watch(run: Training, loss: float, outcome: Outcome, rate: float, last: bool) -> None:
     train = run.plan.recipe.train
     run.log.step(run.step, loss, outcome, rate, run.guard)
+    note_written(run)
     if last or run.step % train.log_every == 0:
         run.log.flush()
     if run.step % train.eval_every == 0 or last:
         run.pulse.at(run.step, "held-out loss")
-        run.log.heldout(run.step, heldout_losses(run.engine, run.pack, run.plan.shape.context))
-    every = train.guard.weights_every
-    if every and run.step % every == 0:
-        check_weights(run.engine, run.step)
+        with run.log.timed("beside_s"):
+            found = heldout_losses(run.engine, run.pack, run.plan.shape.context, train)
+        run.log.heldout(run.step, found)
+    if train.sample_every and (run.step % train.sample_every == 0 or last):
+        run.pulse.at(run.step, "sample texts")
+        with run.log.timed("beside_s"):
+            about = (run.pack, run.plan.shape.context, run.plan.tokenizer_dir)
+            texts = sample_texts(run.engine, *about)
+        run.log.note("sample", run.step, texts=texts)
 
 
 def save(run: Training) -> None:
     """Only weights that agree are kept, so a rollback never leads to ones that do not."""
     run.pulse.at(run.step, "saving")
-    check_weights(run.engine, run.step)
+    run.log.flush()  # what comes before a checkpoint is not done again, so it is written now
+    if run.plan.recipe.train.guard.weights_every:
+        check_weights(run.engine, run.step)
     state = {
         "adam_step": run.engine.adam_step(),
         "cursor": {
@@ -208,3 +248,9 @@ def save(run: Training) -> None:
     }
     stall_s = run.saver.begin(run.step, run.engine.slices(), run.engine.shapes(), state)
     run.log.saving(run.step, stall_s)
+
+
+def note_written(run: Training) -> None:
+    """How long the write beside the training took, once the checkpoint is whole."""
+    for row in run.saver.written():
+        run.log.note("checkpoint", **row)

@@ -37,6 +37,7 @@ class Share:
     sequences: int  # of the context, that an epoch has
     weight: float = 1.0
     max_epochs: float = 1.0
+    already: int = 0  # sequences that the run's origin had read: this run goes on behind them
 
     def cap(self, total: int) -> int:
         """Most sequences of this stream in a run of `total`."""
@@ -44,7 +45,8 @@ class Share:
             return 0
         if math.isinf(self.max_epochs):
             return total
-        return min(total, math.floor(self.sequences * Fraction(str(self.max_epochs))))
+        most = math.floor(self.sequences * Fraction(str(self.max_epochs)))
+        return min(total, max(0, most - self.already))
 
 
 class Mix:
@@ -85,7 +87,8 @@ class Mix:
         ranks = np.empty(end - start, np.int64)
         for i in self.used:
             here = streams == i
-            ranks[here] = before[i] + np.arange(int(here.sum()))
+            first = self.shares[i].already + before[i]
+            ranks[here] = first + np.arange(int(here.sum()))
         return streams, ranks
 
     def read_before(self, position: int) -> dict[int, int]:
@@ -94,14 +97,16 @@ class Mix:
         return {self.used[0]: position - sum(found.values()), **found}
 
     def read_until(self, position: int) -> list[int]:
-        """Sequences of each stream before any position: those of the whole blocks by arithmetic,
-        the rest by looking into one block."""
+        """Sequences of each stream before any position, with those that the origin had read: those
+        of the whole blocks by arithmetic, the rest by looking into one block."""
         number = min(position // self.block, self.blocks - 1)
         start = number * self.block
         before = self.read_before(start)
         streams, _ = self._block_of(number)
         inside = np.bincount(streams[: position - start], minlength=len(self.shares))
-        return [before.get(i, 0) + int(inside[i]) for i in range(len(self.shares))]
+        return [
+            share.already + before.get(i, 0) + int(inside[i]) for i, share in enumerate(self.shares)
+        ]
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON: a row a stream, those that are left out too."""
@@ -114,6 +119,7 @@ class Mix:
                 "sequences": quota,
                 "epochs": round(quota / share.sequences, 4) if share.sequences else 0.0,
                 "share": round(quota / self.total, 6),
+                **({"already": share.already} if share.already else {}),
             }
             for share, quota in zip(self.shares, self.quotas, strict=True)
         ]
@@ -189,9 +195,11 @@ def _not_enough(shares: list[Share], caps: list[int], total: int, context: int) 
             "too-few-tokens",
         )
     many = "" if len(usable) == 1 else f" ({_listing(usable, context)})"
+    more = " more" if any(share.already for share in usable) else ""
     return RecipeError(
         f"train.tokens {total * context:,} would repeat the {available:,} training tokens "
-        f"{total * context / available:.1f} times, and max_epochs allows {most:,} tokens{many}",
+        f"{total * context / available:.1f} times, and max_epochs allows {most:,}{more} "
+        f"tokens{many}",
         "train.tokens",
         f"Give more text, set train.tokens to at most {most:,}, or raise train.max_epochs or a "
         "source's own (past 4 repetitions gains fade: Muennighoff, arXiv 2305.16264).",

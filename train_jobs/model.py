@@ -7,25 +7,50 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mutirao.core.model_size import ModelShape
+from mutirao.core.recipe import Train
+from train_jobs.cross_entropy import LossHead
+from train_jobs.kernels import ATTENTION, check_kernels, set_kernels, varlen_bounds
 
 
 class TrainingLlama(LlamaForCausalLM):
     """The Hugging Face model under its own parameter names; called with `weights` it returns the
     loss instead of logits."""
 
+    def __init__(self, config: LlamaConfig):
+        super().__init__(config)
+        drawn = self.lm_head.weight  # the embedding's where they are tied
+        vocab_size, hidden_size = drawn.shape
+        self.lm_head = LossHead(hidden_size, vocab_size, bias=False, device="meta")
+        self.lm_head.weight = drawn
+
     def forward(self, input_ids, labels=None, weights=None, position_ids=None, **options):
         """input_ids, labels, position_ids int64 [b, L], weights float32 [b, L] -> the sum of weight
-        times nats over the tokens, a float32 scalar; without `weights` as Hugging Face has it."""
+        times nats over the tokens, a float32 scalar; without `weights` as Hugging Face has it.
+
+        Where position_ids begin anew, attention does not look back past that place: transformers
+        makes the mask out of them, since no attention_mask is given.
+        """
         if weights is None:
             return super().forward(input_ids, labels=labels, position_ids=position_ids, **options)
-        output = super().forward(input_ids, position_ids=position_ids, use_cache=False)
-        return (token_losses(output.logits, labels) * weights).sum()
+        bounds = {}
+        if position_ids is not None and self.config._attn_implementation == ATTENTION["varlen"]:
+            bounds = varlen_bounds(position_ids)
+        output = self.model(input_ids, position_ids=position_ids, use_cache=False, **bounds)
+        return self.lm_head(output.last_hidden_state, labels, weights)
 
 
-def build_model(shape: ModelShape, seed: int) -> TrainingLlama:
-    """Fp32 weights drawn from `seed` alone: equal on every rank and machine of the same torch."""
+def build_model(shape: ModelShape, seed: int, train: Train | None = None) -> TrainingLlama:
+    """Fp32 weights drawn from `seed` alone: equal on every rank and machine of the same torch.
+
+    train: how its layers are computed. Raises EnvironmentProblem where that cannot be done here.
+    """
+    if train:
+        check_kernels(train, torch.cuda.is_available())
     torch.manual_seed(seed)
-    return TrainingLlama(llama_config(shape))
+    model = TrainingLlama(llama_config(shape))
+    if train:
+        set_kernels(model, train)
+    return model
 
 
 def meta_model(shape: ModelShape) -> LlamaForCausalLM:

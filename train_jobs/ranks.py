@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Of a collective, behind the heartbeat: it must outlast what one rank may legitimately do alone.
+TIMEOUT_S = 1200
 
 
 def rank() -> int:
@@ -58,13 +63,27 @@ def group(number: int = 0, count: int = 1, rendezvous: str = "") -> Iterator[Non
     """
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     os.environ.update(RANK=str(number), WORLD_SIZE=str(count), LOCAL_RANK=str(number))
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a timeout ends the process
+    limit = timedelta(seconds=TIMEOUT_S)
     if rendezvous:
         place = f"file://{rendezvous}"
-        dist.init_process_group(backend, init_method=place, rank=number, world_size=count)
+        dist.init_process_group(
+            backend, init_method=place, rank=number, world_size=count, timeout=limit
+        )
     else:
         dist.init_process_group(backend, rank=0, world_size=1, store=dist.HashStore())
     try:
         yield
         barrier()
     finally:
+        _destroy_group()
+
+
+def _destroy_group() -> None:
+    """Through DeepSpeed where it has been at work: it keeps groups of its own, and the next
+    training of this process would meet the old ones."""
+    used = sys.modules.get("deepspeed.comm.comm")
+    if used is not None and used.cdb is not None:
+        used.destroy_process_group()
+    else:
         dist.destroy_process_group()

@@ -26,6 +26,8 @@ WRONG = {
     "evaluation file": {"decontaminate": {"against": ["nada.jsonl"]}},
     "preset": {"model": {"preset": "demmo"}},
     "pack": {"language_pack": "nada"},
+    "training": {"train": {"workers": 9, "global_batch": 8}},
+    "DeepSpeed key": {"train": {"deepspeed": {"zero_optimization": {"stage": 3}}}},
 }
 
 

@@ -18,7 +18,7 @@ from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.stop import request_stop
 from tiny_train import VOCAB, make_pack, make_plan, make_recipe
 from train_jobs import checkpoint, loop
-from train_jobs.engine import TorchEngine
+from train_jobs.torch_engine import TorchEngine
 
 
 @pytest.fixture(scope="module")

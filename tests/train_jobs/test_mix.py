@@ -217,8 +217,8 @@ def test_a_stream_that_is_too_short_is_said_before_training(pack, tmp_path, monk
     progress = Progress(quiet=True)
     monkeypatch.setattr(progress, "say", said.append)
     monkeypatch.setattr("train_jobs.worker.run_here", lambda plan, report: None)
-    recipe = recipe_with()
-    job = StageJob("train", recipe, tmp_path, {"pack": pack}, tmp_path, progress, use_ray=False)
+    recipe, inputs = recipe_with(), {"pack": pack, "tokenizer": pack}
+    job = StageJob("train", recipe, tmp_path, inputs, tmp_path, progress, use_ray=False)
     launch(job, resolve(recipe.model, VOCAB), 10, 0)
     assert said == ["  s2: 10 tokens, less than a context: unread"]
     assert json.loads((tmp_path / "mix.json").read_text())["streams"][2]["sequences"] == 0
@@ -264,7 +264,7 @@ def test_peek_names_the_stream_and_shows_what_the_step_reads(pack):
 def test_the_steps_that_read_a_document_of_a_stream_are_found(pack):
     """For a takedown: tokens 100 to 140 of the second file of the second stream."""
     recipe = recipe_with(weights=(1.0, 3.0, 1.0))
-    run = SimpleNamespace(recipe=lambda: recipe)
+    run = SimpleNamespace(recipe=lambda: recipe, directory=None)
     found = _steps(run, pack, {"train-001-00001.tokens.arrow": [[100, 140]]})
     loader = Loader(pack, recipe, 16)
     stream, sequence, _ = loader.places(np.arange(loader.total))
@@ -275,14 +275,14 @@ def test_the_steps_that_read_a_document_of_a_stream_are_found(pack):
 
 def test_held_out_streams_are_read_one_after_the_other(pack):
     labels = []
-    for inputs, targets, weights in heldout_batches(pack, 16, 4, eos_id=0):
-        real = weights == 1
+    for batch in heldout_batches(pack, 16, 4):
+        inputs, targets, real = batch.input_ids, batch.labels, batch.weights == 1
         labels += targets[real].tolist()
         assert (inputs[:, 1:][real[:, 1:]] == targets[:, :-1][real[:, 1:]]).all()
     expected = [(chain(n) // 3 * 3 + i) for i, n in enumerate((200, 100, 50))]
     assert labels == np.concatenate(expected).tolist()
-    few = list(heldout_batches(pack, 16, 4, eos_id=0, limit=6))
-    ids = np.concatenate([targets[weights == 1] for _, targets, weights in few])
+    few = list(heldout_batches(pack, 16, 4, limit=6))
+    ids = np.concatenate([batch.labels[batch.weights == 1] for batch in few])
     assert set(ids % 3) == {0, 1, 2} and len(ids) < 10 * 16
 
 
@@ -297,7 +297,7 @@ def test_a_pack_of_an_older_format_is_one_stream():
     (path,) = [p for p in old.paths("train") if p.name.endswith(".tokens.arrow")]
     ids = read_ipc(path, "tokens")["token"].to_pylist()
     assert all(row["tokens"] == ids[row["offset"] : row["offset"] + 17] for row in rows)
-    held = sum(weights.sum() for _, _, weights in heldout_batches(old, 16, 4, eos_id=0))
+    held = sum(batch.weights.sum() for batch in heldout_batches(old, 16, 4))
     assert held == old.content["info"]["tokens"]["heldout"]
     assert by_stream(old, {"all": 1.0}) == {}
 

@@ -106,8 +106,8 @@ def test_peek_shows_what_the_step_reads(pack):
 
 def test_the_held_out_stream_is_predicted_once_token_by_token(pack):
     labels = []
-    for inputs, targets, weights in heldout_batches(pack, 16, 4, eos_id=0):
-        real = weights == 1
+    for batch in heldout_batches(pack, 16, 4):
+        inputs, targets, real = batch.input_ids, batch.labels, batch.weights == 1
         labels += targets[real].tolist()
         assert (inputs[:, 1:][real[:, 1:]] == targets[:, :-1][real[:, 1:]]).all()
     assert labels == chain(6500)[6000:].tolist()

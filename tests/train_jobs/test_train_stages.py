@@ -18,7 +18,7 @@ from mutirao.core.model_size import resolve
 from mutirao.core.progress import Progress
 from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
 from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
-from train_jobs.export import export_run, run_export
+from train_jobs.export import export_run, of_result, run_export
 from train_jobs.launch import STAGES, dry_run
 from train_jobs.sample import load_model, sample
 
@@ -62,12 +62,15 @@ def test_the_result_says_what_was_trained(trained):
     assert trained.provenance["attempts"] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "every"),
+    [(signal.SIGTERM, 100), (signal.SIGINT, 1)],  # 1: while a checkpoint is being written
+)
 def test_a_signal_stops_resumably_and_the_result_has_the_same_bytes(
-    inputs, trained, tmp_path, number
+    inputs, trained, tmp_path, number, every
 ):
     class Interrupting(Progress):
-        def advance(self, count=1, note=""):
+        def advance(self, count=1, note="", line=""):
             if note and not self.sent:
                 self.sent = True
                 os.kill(os.getpid(), number)
@@ -75,8 +78,9 @@ def test_a_signal_stops_resumably_and_the_result_has_the_same_bytes(
     progress = Interrupting(quiet=True)
     progress.sent = False
     recipe = make_recipe(**LEARNING)
+    saving = make_recipe(**LEARNING, checkpoint_every=every)
     with pytest.raises(Stopped, match=signal.Signals(number).name) as caught:
-        run_stage("train", tmp_path, recipe, inputs, progress=progress)
+        run_stage("train", tmp_path, saving, inputs, progress=progress)
     assert caught.value.exit_code == 75
     assert caught.value.code == ("interrupted" if number == signal.SIGINT else "stopped")
     again = run_stage("train", tmp_path, recipe, inputs)
@@ -157,7 +161,8 @@ def test_the_export_loads_and_gives_the_logits_of_the_trained_model(inputs, trai
 
 
 def test_an_export_in_bf16_outside_a_run(inputs, trained, tmp_path):
-    export_run(trained, inputs["tokenizer"], tmp_path / "out", "bf16")
+    recipe = make_recipe(**LEARNING)
+    export_run(of_result(trained), inputs["tokenizer"], recipe, tmp_path / "out", "bf16")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert not any(name.endswith(".part.json") for name in names)

@@ -42,44 +42,75 @@ def peek(run: str, step: int, limit: int) -> None:
 
 
 @model.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN[@STEP]")
 @click.option("--prompt", default="", help="Text to continue.")
+@click.option("--chat", is_flag=True, help="The prompt is a question: answer it.")
 @click.option("--tokens", default=60, show_default=True, help="How many tokens to write.")
 @click.option("--temperature", default=0.8, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @global_options
-def sample(run: str, prompt: str, tokens: int, temperature: float, seed: int) -> None:
-    """Let the model of RUN continue a text."""
-    from train_jobs.sample import sample as continue_text
+def sample(run: str, prompt: str, chat: bool, tokens: int, temperature: float, seed: int) -> None:
+    """Let the model of RUN continue a text; with @STEP, or while the run goes
+    on, as the checkpoint has it."""
+    from train_jobs.sample import chat_ids, generate, load_model, load_tokenizer, text_ids
 
-    _, stages = _stages(run, "export")
-    directory = stages["export"].directory
-    text = continue_text(
-        directory, directory, prompt, tokens=tokens, temperature=temperature, seed=seed
-    )
-    print_result({"prompt": prompt, "continuation": text}, [prompt + text])
+    found, stages, saved = _model(run)
+    tokenizer = load_tokenizer(stages["tokenizer"].directory)
+    ids, end = chat_ids(tokenizer, prompt) if chat else (text_ids(tokenizer, prompt), None)
+    if saved is None:
+        network = load_model(stages["train"].directory)
+    else:
+        from train_jobs.export import of_checkpoint
+        from train_jobs.sample import checkpoint_model
+
+        shape = of_checkpoint(saved, found.recipe()).shape
+        network = checkpoint_model(saved, shape)
+    text = generate(network, tokenizer, ids, tokens, temperature, seed, end)
+    value = {"prompt": prompt, "step": saved.step if saved else None, "continuation": text}
+    print_result(value, [text if chat else prompt + text])
 
 
 @model.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN[@STEP]")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option(
+    "--dtype", type=click.Choice(["fp32", "bf16"]), help="Default: export.dtype of the recipe."
+)
 @global_options
-def export(run: str, output: Path) -> None:
-    """Copy the Hugging Face folder of RUN to OUTPUT."""
-    import shutil
-
+def export(run: str, output: Path, dtype: str | None) -> None:
+    """Write the Hugging Face folder of RUN to OUTPUT; with @STEP, or while the
+    run goes on, of a checkpoint."""
     from mutirao.core.errors import RecipeError
+    from mutirao.core.files import make_output_folder
+    from train_jobs.export import export_run, of_checkpoint, of_result
 
-    _, stages = _stages(run, "export")
+    found, stages, saved = _model(run)
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RecipeError("There is something already", str(output), code="exists")
-    output.mkdir(parents=True, exist_ok=True)
-    for part in stages["export"].parts:
-        shutil.copyfile(stages["export"].directory / part.path, output / part.path)
-    names = [part.path for part in stages["export"].parts]
-    print_result(
-        {"output": str(output), "files": names}, [f"Wrote {len(names)} files to {output}."]
-    )
+    make_output_folder(output)
+    recipe, tokenizer = found.recipe(), stages["tokenizer"]
+    if saved is None:
+        weights, evaluated = of_result(stages["train"]), stages.get("evaluate")
+    else:
+        weights, evaluated = of_checkpoint(saved, recipe), None
+    names = export_run(weights, tokenizer, recipe, output, dtype or recipe.export.dtype, evaluated)
+    value = {"output": str(output), "step": weights.steps, "files": names}
+    lines = [f"Wrote {len(names)} files to {output}: the model of step {weights.steps:,}."]
+    print_result(value, lines)
+
+
+def _model(word: str):
+    """(run, its results, the checkpoint that RUN@STEP names): no checkpoint where RUN alone stands
+    and its training has ended."""
+    from mutirao.core.run_steps import find_checkpoint, split_word
+
+    name, step = split_word(word)
+    found, stages = _stages(name, "tokenizer")
+    if step is None and "train" in stages:
+        return found, stages, None
+    from train_jobs.checkpoint import hold
+
+    return found, stages, hold(find_checkpoint(settings().workdir, word)[1])
 
 
 def _stages(run: str, *needed: str):

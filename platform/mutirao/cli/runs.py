@@ -65,6 +65,32 @@ def report(run: str) -> None:
 
 
 @runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="A B...")
+@click.option("--html", metavar="PATH", help="Write a page with plots too.")
+@global_options
+def compare(names: tuple[str, ...], html: str | None) -> None:
+    """Two or more runs beside one another: recipes, losses, bits per byte, cost.
+
+    What does not compare (such as bits per byte on other held-out text) is left
+    out with the reason. Runs that have not ended take part with what they have.
+    """
+    from pathlib import Path
+
+    from mutirao.run.compare import compare as look
+    from mutirao.run.compare import find_runs
+    from mutirao.run.compare_tables import lines
+
+    workdir = settings().workdir
+    found = look(workdir, find_runs(workdir, names))
+    said = lines(found)
+    if html:
+        from mutirao.report.compare_page import write_comparison
+
+        said += ["", f"Page {write_comparison(found, Path(html))}"]
+    print_result(found.record(), said)
+
+
+@runs.command()
 @click.argument("run")
 @global_options
 def resume(run: str) -> None:

@@ -1,14 +1,17 @@
-"""The size of a Llama: dimensions, parameters, FLOPs per token, bytes per worker. No torch.
+"""The size of a Llama: dimensions, parameters, FLOPs per token, MFU, bytes per worker. No torch.
 
 In: the recipe's `model` section (a preset name and overrides) and the tokenizer's vocabulary.
 Out: a `ModelShape` and exact or estimated numbers about it, for the planner, `--dry-run` and the
-training loop. Presets are data: `mutirao/models/<name>.yaml`.
+training loop. Presets are data: `mutirao/models/<name>.yaml`, peaks of GPUs: `core/peaks.yaml`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.resources import files
+from typing import Any, Literal
 
 import yaml
 
@@ -80,15 +83,74 @@ def layer_parameters(shape: ModelShape) -> int:
     return attention + 3 * h * shape.intermediate_size + 2 * h
 
 
-def flops_per_token(shape: ModelShape) -> int:
+def flops_per_token(
+    shape: ModelShape,
+    embedding: bool = True,
+    attention: Literal["whole", "causal", "none"] = "whole",
+) -> int:
     """Training FLOPs (forward and backward) for one token: 6 N + 12 L h s.
 
     Convention: N counts every parameter with the embeddings (one multiply-add is 2 FLOPs, times 3
-    for the backward pass); attention is counted over the whole context s, not its causal half
-    (PaLM, arXiv 2204.02311, appendix B). An MFU that leaves the second term out is lower.
+    for the backward pass); attention is counted over the whole context s (PaLM, arXiv 2204.02311,
+    appendix B). embedding=False leaves the input embedding out of N, which is looked up and not
+    multiplied; tied, the same matrix stays as the head. attention="causal" counts the half that a
+    causal mask leaves, "none" the first term alone. What is recomputed is never counted.
     """
-    attention = 12 * shape.layers * shape.hidden_size * shape.context
-    return 6 * parameter_count(shape) + attention
+    count = parameter_count(shape)
+    if not embedding and not shape.tie_embeddings:
+        count -= shape.vocab_size * shape.hidden_size
+    scores = {"whole": 12, "causal": 6, "none": 0}[attention]
+    return 6 * count + scores * shape.layers * shape.hidden_size * shape.context
+
+
+def mfu(
+    tokens_per_s: float,
+    shape: ModelShape,
+    peak: float | None,
+    embedding: bool = True,
+    attention: Literal["whole", "causal", "none"] = "whole",
+) -> float | None:
+    """Model FLOPs utilisation, 0 to 1: what the tokens need of what the cards could do (PaLM,
+    arXiv 2204.02311, appendix B). None where the peak is unknown.
+
+    tokens_per_s: of all workers together. peak: FLOPS of all their cards, `peak_flops` times their
+    number. embedding, attention: what counts, as in `flops_per_token`.
+    """
+    return tokens_per_s * flops_per_token(shape, embedding, attention) / peak if peak else None
+
+
+def mfu_by_convention(
+    tokens_per_s: float, shape: ModelShape, peak: float | None
+) -> dict[str, float | None]:
+    """The same speed by the ways of counting in use; `with_attention` is `mfu` without options."""
+    return {
+        "matrices": mfu(tokens_per_s, shape, peak, embedding=False, attention="none"),
+        "matrices_causal_attention": mfu(tokens_per_s, shape, peak, False, "causal"),
+        "matrices_attention": mfu(tokens_per_s, shape, peak, embedding=False),
+        "parameters": mfu(tokens_per_s, shape, peak, attention="none"),
+        "with_attention": mfu(tokens_per_s, shape, peak),
+    }
+
+
+def peak_flops(card: str, dtype: str) -> float | None:
+    """Dense peak FLOPS of one card (`torch.cuda.get_device_name()`) in fp32, bf16 or fp16; None for
+    a card that peaks.yaml does not know, a part of one (MIG), and a CPU."""
+    words = {word.casefold() for word in re.findall(r"[A-Za-z0-9]+", card)}
+    table = _peaks()
+    excluded = {word.casefold() for word in table["not"]}
+    for entry in table["cards"]:
+        named = {word.casefold() for word in entry["words"]}
+        if named <= words and not (excluded - named) & words:
+            return None if entry[dtype] is None else entry[dtype] * 1e12
+    return None
+
+
+@cache
+def _peaks() -> dict[str, Any]:
+    path = files("mutirao.core") / "peaks.yaml"
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert table["format"] == FORMAT, path
+    return table
 
 
 def memory_per_worker(shape: ModelShape, train: Train, cuda: bool = False) -> dict[str, int]:
@@ -99,21 +161,36 @@ def memory_per_worker(shape: ModelShape, train: Train, cuda: bool = False) -> di
     workers, stage 2 the gradients too, stage 3 the parameters too; the torch engine divides none.
     Activations: 34 s b h L bytes at 2 bytes a value (Korthikanti, arXiv 2205.05198, table 2,
     without the score matrix, which the fused attention never stores); with gradient checkpointing
-    2 s b h L and one whole layer. Logits: in the model's type, in fp32, their gradient.
+    2 s b h L and one whole layer. Logits: a chunk of them, in the model's type and twice in fp32,
+    and the gradient of the head, which is added up in fp32.
     """
     count, width, workers = parameter_count(shape), dtype_bytes(train, cuda), train.workers
     stage = train.zero_stage if train.engine == "deepspeed" else 0
     weight = width if stage else 4  # the torch engine keeps fp32 weights and casts as it computes
     optimizer = 12 if stage else 8
+    if cuda and stage and train.offload == "optimizer":
+        optimizer = 0  # of the card: it lies in host memory
     tokens = sequences_per_pass(train, workers) * shape.context
     bytes_ = {
         "parameters": weight * count // (workers if stage >= 3 else 1),
         "gradients": weight * count // (workers if stage >= 2 else 1),
         "optimizer": optimizer * count // (workers if stage >= 1 else 1),
         "activations": _activation_bytes(shape, tokens, width, train.gradient_checkpointing),
-        "logits": tokens * shape.vocab_size * (width + 4 + 4),
+        "logits": _logits_bytes(shape, min(tokens, logits_chunk(shape.vocab_size, cuda)), width),
     }
     return {**bytes_, "total": sum(bytes_.values())}
+
+
+def logits_chunk(vocab_size: int, cuda: bool) -> int:
+    """Tokens whose logits are alive at once; fewer where they would pass 64 MB in fp32, on CUDA
+    256 MB.
+
+    Each chunk adds to the whole gradient of the head: with fewer tokens that costs more than the
+    products, and with more the logits leave a CPU's cache (0.94 of the CPU time of whole logits at
+    512 tokens, 2,048 of them, 32,000 ids and 768 dimensions).
+    """
+    tokens, bytes_ = (2048, 2**28) if cuda else (512, 2**26)
+    return min(tokens, max(1, bytes_ // (4 * vocab_size)))
 
 
 def sequences_per_pass(train: Train, workers: int) -> int:
@@ -122,9 +199,17 @@ def sequences_per_pass(train: Train, workers: int) -> int:
     return share if train.micro_batch in (0, "auto") else min(int(train.micro_batch), share)
 
 
+def precision(train: Train, cuda: bool, native_bf16: bool = True) -> str:
+    """fp32, bf16 or fp16: what the passes compute in; the optimizer's own copy is fp32 always."""
+    if train.dtype != "auto":
+        return train.dtype
+    if not cuda:
+        return "fp32"
+    return "bf16" if native_bf16 else "fp16"
+
+
 def dtype_bytes(train: Train, cuda: bool) -> int:
-    bf16 = train.dtype == "bf16" or (train.dtype == "auto" and cuda)
-    return 2 if bf16 else 4
+    return 4 if precision(train, cuda) == "fp32" else 2
 
 
 def shape_record(shape: ModelShape) -> dict:
@@ -136,6 +221,10 @@ def _activation_bytes(shape: ModelShape, tokens: int, width: int, recompute: boo
     if recompute:
         return width * tokens * shape.hidden_size * shape.layers + one_layer
     return one_layer * shape.layers
+
+
+def _logits_bytes(shape: ModelShape, tokens: int, width: int) -> int:
+    return shape.vocab_size * (tokens * (width + 4 + 4) + 4 * shape.hidden_size)
 
 
 def _check(shape: ModelShape, vocab_size: int) -> None:

@@ -33,10 +33,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         self.log(line)
-        if not self.quiet:
-            if self._bar is not None:
-                self._bar.clear()
-            print(line, file=self.stream, flush=True)
+        self._print(line)
 
     def log(self, text: str) -> None:
         """Write to the run's log only."""
@@ -55,7 +52,7 @@ class Progress:
                 yield
             finally:
                 self.finish()
-        self._log = None
+                self._log = None
 
     def start(self, total: int, label: str, unit: str = "units") -> None:
         self.finish()
@@ -71,9 +68,15 @@ class Progress:
                 ncols=79,
             )
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", line: str = "") -> None:
+        """note: behind the count. line: stands for the whole of it where a plain line is due, and
+        goes into the run's log each time."""
         self._done += count
+        if line:
+            self.log(line)
         if self._bar is not None:
+            if line:  # the note says what is left; the bar needs the room
+                self._bar.bar_format = "{l_bar}{bar}| {n_fmt}{postfix}"
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
             return
@@ -82,9 +85,16 @@ class Progress:
         if due and now - self._last_time >= AT_MOST_EVERY_S and self._done < self._total:
             self._last_time, self._last_share = now, share
             tail = f", {note}" if note else ""
-            self.say(f"  {self._label}: {self._done:,} of {self._total:,} {self._unit}{tail}")
+            text = f"  {self._label}: {self._done:,} of {self._total:,} {self._unit}{tail}"
+            self._print(line) if line else self.say(text)
 
     def finish(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _print(self, line: str) -> None:
+        if not self.quiet:
+            if self._bar is not None:
+                self._bar.clear()
+            print(line, file=self.stream, flush=True)

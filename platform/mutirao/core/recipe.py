@@ -169,6 +169,7 @@ class Model(Section):
     vocab_size: Identity[int | None] = None  # default: the tokenizer's
     tie_embeddings: Identity[bool | None] = None
     rope_theta: Identity[float | None] = None
+    norm_eps: Identity[float | None] = None
 
 
 class Guard(Section):
@@ -177,7 +178,7 @@ class Guard(Section):
     spike_sigma: Identity[float] = Field(6.0, ge=0)  # deviations over the window's mean; 0: off
     window: Identity[int] = Field(128, ge=8)  # good steps that a spike is measured against
     rollback_after: Identity[int] = Field(5, gt=0)  # bad steps in a row, then the last checkpoint
-    max_rollbacks: Identity[int] = Field(3, ge=0)
+    max_rollbacks: Execution[int] = Field(3, ge=0)  # for bad steps; as many for faults
     # Faults of the machine: every so many steps (0: never); no result depends on them.
     recompute_every: Execution[int] = Field(500, ge=0)  # one micro-batch again, the same loss?
     weights_every: Execution[int] = Field(500, ge=0)  # are weights that should be equal, equal?

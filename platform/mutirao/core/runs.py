@@ -23,10 +23,13 @@ FORMAT = 1
 RECORD = "run.json"
 
 
-def run_id(recipe: Recipe, source_hashes: list[str]) -> str:
-    """`<name>-<8 hex digits>` of the identity fields and the content of the sources."""
-    digest = sha256_hex(canonical_json({"identity": identity(recipe), "sources": source_hashes}))
-    return f"{recipe.name}-{digest[:8]}"
+def run_id(recipe: Recipe, source_hashes: list[str], origin_hash: str = "") -> str:
+    """`<name>-<8 hex digits>` of the identity fields, the content of the sources and that of the
+    weights which `train.from` names."""
+    known = {"identity": identity(recipe), "sources": source_hashes}
+    if origin_hash:
+        known["origin"] = origin_hash
+    return f"{recipe.name}-{sha256_hex(canonical_json(known))[:8]}"
 
 
 @dataclass

@@ -67,7 +67,7 @@ STAGES: tuple[Stage, ...] = (
         "write the token shards",
     ),
     Stage(
-        "train", ("pack", "tokenizer"), ("model", "train", "mix", "seed"), 2, "pretrain the model"
+        "train", ("pack", "tokenizer"), ("model", "train", "mix", "seed"), 3, "pretrain the model"
     ),
     Stage("evaluate", ("train", "pack", "tokenizer"), ("evaluate",), 1, "held-out bits per byte"),
     Stage(

@@ -13,6 +13,7 @@ from mutirao.report.rule_facts import Rules
 from mutirao.report.tokenizer_facts import Fertility
 
 Points = tuple[tuple[int, float], ...]  # (optimizer step, value)
+LEFT_OUT = ("not-finite", "spike")  # events by which the guard leaves out one step
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,26 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class StreamBits:
+    """Held-out bits per byte of one stream."""
+
+    name: str
+    points: Points  # (tokens of the run, of the stream's first held-out sequences)
+    final: float | None = None  # of the finished model on all held-out text of the stream
+    text_bytes: int | None = None  # held out
+
+
+@dataclass(frozen=True)
+class Event:
+    """Of the guard or the machine; a rollback went back `to_step`."""
+
+    step: int
+    what: str
+    to_step: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class StageRow:
     name: str
     what: str
@@ -122,11 +143,14 @@ class Facts:
     fertility: tuple[Fertility, ...] = ()  # the run's own tokenizer first
     losses: Points = ()  # nats per token
     heldout: Points = ()  # nats per token
+    heldout_bits: tuple[StreamBits, ...] = ()
     unigram_loss: float | None = None  # nats per token on the held-out text
     speed: Points = ()  # tokens per second
     learning_rate: Points = ()
     restarts: tuple[int, ...] = ()  # steps at which a later attempt went on
     skipped_steps: int = 0
+    events: tuple[Event, ...] = ()
+    training: tuple[tuple[str, str], ...] = ()  # what was measured, and how much
     energy: Energy | None = None
     energy_problem: str = ""  # why the ledger could not be read
     country: str = ""

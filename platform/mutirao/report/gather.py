@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from mutirao.core.language_codes import GENERIC
 from mutirao.core.languages import load_pack
 from mutirao.core.ledger import totals
 from mutirao.core.manifest import Manifest
-from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.model_size import parameter_count, resolve
 from mutirao.core.recipe import Recipe
 from mutirao.core.recipe_file import dump_recipe
@@ -29,7 +28,6 @@ from mutirao.report.facts import (
     Energy,
     Facts,
     License,
-    Points,
     Sample,
     SourceRow,
     StageEnergy,
@@ -39,6 +37,7 @@ from mutirao.report.facts import (
 from mutirao.report.masking import mask_pair
 from mutirao.report.rules import gather_rules
 from mutirao.report.tokenizer_facts import gather_fertility
+from mutirao.report.training import gather_training
 
 
 def gather(run_dir: Path, manifests: dict[str, Manifest], recipe: Recipe) -> Facts:
@@ -168,20 +167,13 @@ def _model(manifests: dict[str, Manifest], recipe: Recipe) -> dict[str, Any]:
 
 
 def _training(run_dir: Path, manifests: dict[str, Manifest]) -> dict[str, Any]:
-    rows = read_metrics(run_dir)
-    attempts = sorted({row["step"] for row in read_metrics(run_dir, "attempt")})
     result = _result_file(manifests, "evaluation.json")
     unigram_bits = _info(manifests, "train").get("unigram_bits_per_byte")
     return {
         "bits_per_byte": result.get("bits_per_byte"),
         "unigram_bits_per_byte": unigram_bits,
         "unigram_loss": _nats_per_token(unigram_bits, _info(manifests, "pack")),
-        "losses": _finite(step_losses(run_dir).items()),
-        "heldout": _points(read_metrics(run_dir, "heldout"), "loss"),
-        "speed": _points(rows, "tokens_per_s"),
-        "learning_rate": _points(rows, "lr"),
-        "restarts": tuple(step for step in attempts if step > 0),
-        "skipped_steps": rows[-1].get("skipped", 0) if rows else 0,
+        **gather_training(run_dir, result),
     }
 
 
@@ -191,15 +183,6 @@ def _nats_per_token(bits_per_byte: float | None, pack: Mapping[str, Any]) -> flo
     if bits_per_byte is None or not tokens:
         return None
     return bits_per_byte * math.log(2) * pack["text_bytes"]["heldout"] / tokens
-
-
-def _points(rows: list[dict[str, Any]], name: str) -> Points:
-    return _finite((row["step"], row.get(name)) for row in rows)
-
-
-def _finite(points: Iterable[tuple[int, float | None]]) -> Points:
-    """A loss that was not finite has no place on an axis."""
-    return tuple((step, v) for step, v in points if v is not None and math.isfinite(v))
 
 
 def _result_file(manifests: dict[str, Manifest], name: str) -> Mapping[str, Any]:

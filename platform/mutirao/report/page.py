@@ -3,7 +3,7 @@
 In: a run's folder, the manifests of its finished stages, its recipe. Out: `report.html`, one file
 without scripts, network requests or external fonts; it can be mailed, printed and kept. A run that
 stopped early gets a page too: a sentence stands where there is nothing to show yet.
-Reading order: facts.py (what is known), gather.py and rules.py (where from), plots.py,
+Reading order: facts.py (what is known), gather.py, training.py and rules.py (where from), plots.py,
 page.html.j2 and rules.html.j2 (how told).
 """
 
@@ -22,6 +22,7 @@ from mutirao.report.facts import Facts
 from mutirao.report.gather import gather
 from mutirao.report.plots import all_plots
 from mutirao.report.rules import SHOWN
+from mutirao.report.training_plots import training_plots
 from mutirao.report.wording import (
     FILTERS,
     energy_sentences,
@@ -50,13 +51,14 @@ def render(facts: Facts) -> str:
     )
     environment.filters.update(FILTERS)
     template = environment.from_string(_shipped("page.html.j2"))
+    plots = {**all_plots(facts), **training_plots(facts)}
     unit_j, unit = energy_unit(facts.energy.energy_j if facts.energy else 0.0)
     return template.render(
         facts=facts,
         sentence=result_sentence(facts),
         loss_caption=loss_caption(facts),
         energy_sentences=energy_sentences(facts),
-        plots={name: Markup(svg) if svg else None for name, svg in all_plots(facts).items()},
+        plots={name: Markup(svg) if svg else None for name, svg in plots.items()},
         css=Markup(_shipped("page.css")),
         text_language=facts.language.replace("_", "-"),
         unit_j=unit_j,

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mutirao.report.facts import Facts, Points, StageEnergy
+from mutirao.report.facts import LEFT_OUT, Facts, Points, StageEnergy
 from mutirao.report.wording import count, energy_unit, significant
 
 WIDTH_IN = 5.4  # about 390 pt: half of a wide page, and still readable on a telephone
@@ -103,6 +103,7 @@ def loss(facts: Facts) -> str | None:
             axes.axhline(facts.unigram_loss, color="#5F6368", linewidth=1.2, linestyle=(0, (4, 3)))
             labels.append((facts.unigram_loss, "unigram", "#5F6368"))
         _mark_restarts(axes, facts)
+        _mark_events(axes, facts)
         _steps(axes)
         axes.set_ylabel("nats per token")
         _label_ends(axes, labels)
@@ -261,6 +262,15 @@ def _label_bar(axes: Axes, end: float, row: int, text: str) -> None:
 def _mark_restarts(axes: Axes, facts: Facts) -> None:
     for step in facts.restarts:
         axes.axvline(step, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+
+
+def _mark_events(axes: Axes, facts: Facts) -> None:
+    """At the top: triangles for steps that the guard left out, diamonds for all other events."""
+    for marker, wanted in (("v", True), ("D", False)):
+        steps = [e.step for e in facts.events if (e.what in LEFT_OUT) == wanted]
+        style: dict[str, Any] = {"linestyle": "", "color": ORANGE, "markersize": 5}
+        where = axes.get_xaxis_transform()
+        axes.plot(steps, [0.97] * len(steps), marker, transform=where, **style)
 
 
 def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from mutirao.core.amounts import J_PER_KWH, electricity, kwh, significant
+
 if TYPE_CHECKING:
     from mutirao.report.facts import Facts
 
-J_PER_KWH = 3.6e6
 SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 ENDINGS = {
@@ -108,6 +109,8 @@ def loss_caption(facts: Facts) -> str:
             "1 step was" if facts.skipped_steps == 1 else f"{count(facts.skipped_steps)} steps were"
         )
         said.append(f"{steps} left out by the guard because loss or gradient was out of bounds.")
+    if facts.events:
+        said.append("Marks at the top: a triangle for a step left out, a diamond for a rollback.")
     return " ".join(said)
 
 
@@ -133,28 +136,6 @@ def size(value: float | None) -> str:
 def percent(share: float) -> str:
     """One digit after the point where it says something."""
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """Three significant digits without an exponent: 0.00123, 12.3, 1,230."""
-    if value == 0:
-        return "0"
-    text = f"{value:.{digits}g}"
-    if "e" not in text:
-        return text
-    places = digits - 1 - int(text.partition("e")[2])
-    return f"{float(text):,.{max(0, places)}f}"
-
-
-def kwh(energy_j: float) -> str:
-    return f"{significant(energy_j / J_PER_KWH)} kWh"
-
-
-def electricity(energy_j: float) -> str:
-    """For a narrow place: kWh, or Wh where a kWh figure would be a row of zeros."""
-    if energy_j < J_PER_KWH / 100:
-        return f"{significant(energy_j / 3600)} Wh"
-    return kwh(energy_j)
 
 
 def energy_unit(largest_j: float) -> tuple[float, str]:

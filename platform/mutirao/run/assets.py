@@ -10,13 +10,29 @@ from mutirao.core.files import sha256_file, sha256_hex
 from mutirao.core.identity import stream_names
 from mutirao.core.languages import load_pack, pack_folder
 from mutirao.core.recipe import Recipe
+from mutirao.core.run_steps import find_origin
+from mutirao.core.workdir import Workdir
 
 
-def assets_of(stage: str, recipe: Recipe, base: Path) -> dict[str, str]:
-    """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there."""
+def assets_of(
+    stage: str, recipe: Recipe, base: Path, workdir: Workdir | None = None
+) -> dict[str, str]:
+    """By name, the sha256 of the stage's assets. Raises RecipeError if a file is not there.
+
+    workdir: where `train.from` looks for runs; without it the origin of the weights is left out.
+    """
     if stage not in ASSETS:
         return {}
-    return ASSETS[stage](recipe, base)
+    found = ASSETS[stage](recipe, base)
+    if stage == "train" and workdir and (origin := origin_hash(recipe, base, workdir)):
+        found["origin"] = origin
+    return found
+
+
+def origin_hash(recipe: Recipe, base: Path, workdir: Workdir) -> str:
+    """Of the weights that `train.from` names, '' without it: of the run's id and of train's key."""
+    word = recipe.train.from_
+    return find_origin(word, base, workdir).sha256 if word else ""
 
 
 def evaluation_sets(recipe: Recipe, base: Path) -> bool:

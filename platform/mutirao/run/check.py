@@ -13,7 +13,8 @@ from mutirao.run.plan import stages_of
 
 def check_recipe(recipe: Recipe, base: Path, stages: Collection[str] = STAGE_NAMES) -> None:
     """Raises RecipeError for a file, model, language, variety, threshold, licence or preset that
-    one of `stages` would ask for in vain. Sources are not looked at."""
+    one of `stages` would ask for in vain, and for settings of `train` that exclude one another.
+    Sources are not looked at."""
     wanted = [stage.name for stage in stages_of(recipe, base) if stage.name in stages]
     for name in wanted:
         assets_of(name, recipe, base)
@@ -33,3 +34,7 @@ def check_recipe(recipe: Recipe, base: Path, stages: Collection[str] = STAGE_NAM
         from data_jobs import decontaminate
 
         decontaminate.check(recipe, base)
+    if "train" in wanted:
+        from train_jobs import check
+
+        check.check(recipe)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mutirao.core.errors import EnvironmentProblem, RecipeError
+from mutirao.core.errors import DataError, EnvironmentProblem, RecipeError
+from mutirao.core.manifest import Manifest
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe_file import LoadedRecipe
+from mutirao.core.run_steps import find_origin, streams_read
 from mutirao.core.runs import load_run, nearest_relative, run_id
 from mutirao.core.workdir import Workdir
+from mutirao.run.assets import origin_hash
 from mutirao.run.check import check_recipe
 from mutirao.run.plan import Step, make_plan
 from mutirao.run.sources import fingerprints, remember_hashes
@@ -28,7 +31,8 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
         sources = fingerprints(recipe, loaded.base, workdir.cache)
     except (RecipeError, EnvironmentProblem) as error:
         sources, problem = None, str(error).split("\n")[0]
-    identifier = run_id(recipe, [f["sha256"] for f in sources]) if sources else None
+    origin = origin_hash(recipe, loaded.base, workdir)
+    identifier = run_id(recipe, [f["sha256"] for f in sources], origin) if sources else None
     directory = workdir.run(identifier) if identifier else None
     run = load_run(directory) if directory and (directory / "run.json").exists() else None
     kin = nearest_relative(workdir, recipe, identifier or "")
@@ -40,7 +44,7 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
         "differs_from": {"run": kin[0].id, "fields": kin[1]} if kin and run is None else None,
         "stages": [{"stage": s.stage.name, "state": s.state, "why": s.why} for s in steps],
         **model,
-        **_mix(loaded, steps),
+        **_mix(loaded, steps, workdir),
     }
     return value, _lines(value)
 
@@ -64,7 +68,7 @@ def _model(loaded: LoadedRecipe, steps: list) -> dict[str, Any]:
     }
 
 
-def _mix(loaded: LoadedRecipe, steps: list[Step]) -> dict[str, Any]:
+def _mix(loaded: LoadedRecipe, steps: list[Step], workdir: Workdir) -> dict[str, Any]:
     """What training reads of each token stream, once these are packed; else nothing is known."""
     from train_jobs.loader import plan_mix
 
@@ -73,9 +77,20 @@ def _mix(loaded: LoadedRecipe, steps: list[Step]) -> dict[str, Any]:
         return {"mix": None, "mix_problem": ""}
     context = resolve(loaded.recipe.model, packed.content["info"]["vocab_size"]).context
     try:
-        return {"mix": plan_mix(packed, loaded.recipe, context).record(), "mix_problem": ""}
-    except RecipeError as error:
+        read = _read_before(loaded, packed, context, workdir)
+        return {"mix": plan_mix(packed, loaded.recipe, context, read).record(), "mix_problem": ""}
+    except (RecipeError, DataError) as error:
         return {"mix": None, "mix_problem": str(error)}
+
+
+def _read_before(
+    loaded: LoadedRecipe, packed: Manifest, context: int, workdir: Workdir
+) -> list[int] | None:
+    """Sequences of each stream that the origin of the run has read; None without one."""
+    if not loaded.recipe.train.from_:
+        return None
+    folder = find_origin(loaded.recipe.train.from_, loaded.base, workdir).folder
+    return streams_read(folder, loaded.recipe, packed.content_hash, context)
 
 
 def _mix_lines(mix: dict[str, Any]) -> list[str]:

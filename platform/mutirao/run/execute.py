@@ -25,6 +25,7 @@ from mutirao.core.runs import Run, nearest_relative, open_run, run_id
 from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
 from mutirao.core.takedown import wait_for_takedown
 from mutirao.core.workdir import Workdir
+from mutirao.run.assets import origin_hash
 from mutirao.run.check import check_recipe
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.provenance import hardware, versions
@@ -83,7 +84,8 @@ def execute(
     prepare_environment(loaded.recipe.ray.address, hub)
     if sources is None:
         sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
-    identifier = run_id(loaded.recipe, [f["sha256"] for f in sources])
+    origin = origin_hash(loaded.recipe, loaded.base, workdir)
+    identifier = run_id(loaded.recipe, [f["sha256"] for f in sources], origin)
     state = Execution(loaded, workdir, options, progress, sources, given or {})
     directory = workdir.run(identifier)
     with Lease(directory / "lease.json", identifier).hold(

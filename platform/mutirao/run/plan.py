@@ -71,7 +71,7 @@ def make_step(
         return Step(stage, "waits", f"after {missing[0]}")
     if stage.name == "ingest" and sources is None:
         return Step(stage, "to do", "the sources are not here")
-    parts = key_parts(stage, recipe, done, sources, base)
+    parts = key_parts(stage, recipe, done, sources, base, workdir)
     key = sha256_hex(canonical_json(parts))[:KEY_DIGITS]
     directory = workdir.artefact(stage.name, key)
     manifest = read_manifest(directory)
@@ -87,6 +87,7 @@ def key_parts(
     done: dict[str, Manifest],
     sources: list[dict[str, Any]] | None,
     base: Path,
+    workdir: Workdir | None = None,
 ) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         name: done[name].content_hash for name in stage.inputs if name in done
@@ -100,7 +101,7 @@ def key_parts(
         "output_version": stage.output_version,
         "inputs": inputs,
         "config": section_identity(recipe, stage.sections),
-        "assets": assets_of(stage.name, recipe, base),
+        "assets": assets_of(stage.name, recipe, base, workdir),
     }
 
 

@@ -18,6 +18,8 @@ from mutirao.core.errors import EnvironmentProblem
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # report() waits for this poll; 2 s by default
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",  # a worker that no longer answers; 600 s
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # a frozen rank takes no part in it; 30 s
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -75,7 +77,7 @@ def ray_session(settings: recipes.Ray, run_id: str = "") -> Iterator[None]:
                 include_dashboard=False,
                 **common,
             )
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that starts too slowly raises the plain kind
         place = address or "this machine"
         hint = "Run `mutirao doctor`; the full error is in the run's log."
         raise EnvironmentProblem(f"Ray does not start: {error}", place, hint, "no-ray") from error

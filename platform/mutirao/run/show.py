@@ -13,6 +13,7 @@ from mutirao.core.manifest import Manifest, read_manifest
 from mutirao.core.runs import Run
 from mutirao.core.stages import STAGE_NAMES
 from mutirao.core.workdir import Workdir
+from mutirao.report.training import training_words
 from mutirao.run.summary import stage_line
 
 
@@ -86,6 +87,8 @@ def run_summary(run: Run, stages: bool = True) -> list[str]:
             f"Held-out text: {result['bits_per_byte']:.3f} bits per byte, "
             f"unigram model {result['unigram_bits_per_byte']:.3f}"
         )
+    if stages:
+        lines += [f"  {what}: {words}" for what, words in training_words(run.directory)]
     totals = energy_totals(run)
     if totals:
         lines.append(energy_line(totals))

@@ -50,7 +50,13 @@ def _pack(counts: dict[str, Any], info: dict[str, Any]) -> str:
 
 
 def _train(counts: dict[str, Any], info: dict[str, Any]) -> str:
-    return f"{counts['tokens']:,} tokens, loss {info['final_loss']:.3f}"
+    """What the guard did is said where it did something."""
+    loss = info["final_loss"]
+    words = f"{counts['tokens']:,} tokens, loss {'not finite' if loss is None else f'{loss:.3f}'}"
+    guard = info.get("guard", {})
+    for name, word in (("skipped_steps", "skipped"), ("rollbacks", "rolled back")):
+        words += f", {guard[name]:,} {word}" if guard.get(name) else ""
+    return words
 
 
 def _evaluate(counts: dict[str, Any], info: dict[str, Any]) -> str:

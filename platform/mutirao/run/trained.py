@@ -65,7 +65,7 @@ def _steps(run: Run, pack: Manifest, spans: dict[str, Any]) -> np.ndarray | None
     recipe = run.recipe()
     try:
         context = resolve(recipe.model, pack.content["info"]["vocab_size"]).context
-        loader = Loader(pack, recipe, context)
+        loader = Loader(pack, recipe, context, run.directory)
     except UserError:
         return None
     if loader.total > MOST_SEQUENCES:
