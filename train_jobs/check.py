@@ -89,6 +89,12 @@ def _settings(train: Train, context: int) -> Iterator[tuple[bool, str, str, str]
         "train.profile",
         f"Set, say, --set train.profile=[{min(50, steps)}].",
     )
+    yield (
+        train.from_optimizer and not train.from_,
+        "train.from_optimizer takes moments over, and there is no train.from to take them from",
+        "train.from_optimizer",
+        "Set train.from to RUN@STEP, or train.from_optimizer to false.",
+    )
     torch = train.engine == "torch"
     yield (
         torch and train.offload != "none",

@@ -9,6 +9,7 @@ the layout that our checkpoints read, is refused by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from mutirao.core.errors import RecipeError
@@ -72,7 +73,18 @@ def deepspeed_config(train: Train, micro: int, passes: int, precision: str) -> d
 
 
 def check_keys(train: Train) -> None:
-    """Raises RecipeError for the first key of `train.deepspeed` that is ours to set."""
+    """Raises RecipeError for the first key of `train.deepspeed` that is ours to set, or that looks
+    like a misspelt one: DeepSpeed passes over keys that it does not know."""
+    known = {"zero_optimization", *(key for key in OURS if "." not in key)}
+    for key in train.deepspeed:
+        near = get_close_matches(key, known, n=1, cutoff=0.85)
+        if near and key not in known:
+            raise RecipeError(
+                f"DeepSpeed has no key {key!r}",
+                f"train.deepspeed.{key}",
+                f"Did you mean {near[0]}?",
+                "deepspeed-key",
+            )
     for key in paths(train.deepspeed):
         for ours, field in OURS.items():
             if key == ours or key.startswith(f"{ours}."):

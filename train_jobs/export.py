@@ -20,6 +20,7 @@ from mutirao.core.model_size import ModelShape, parameter_count, resolve
 from mutirao.core.recipe import Recipe
 from train_jobs.schedule import total_sequences
 
+END_OF_TURN = "<|end_of_turn|>"  # as pack writes conversations
 CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
@@ -119,7 +120,9 @@ def write_folder(
     return [
         write_weights(directory, weights.shapes, weights.read, dtype),
         write_config(directory, weights.shape, eos_id, dtype),
-        write_part(directory, "generation_config.json", _generation_config(eos_id)),
+        write_part(
+            directory, "generation_config.json", _generation_config(ends_of(tokenizer.directory))
+        ),
         *(copy_part(directory, path) for path in tokenizer_files(tokenizer)),
         write_part(directory, "README.md", lambda stream: stream.write(card) and 1),
     ]
@@ -198,8 +201,22 @@ def eos_of(tokenizer_dir: Path) -> int:
     return int(load_tokenizer(tokenizer_dir).eos_token_id)
 
 
-def _generation_config(eos_id: int):
-    record = {"_from_model_config": False, "bos_token_id": eos_id, "eos_token_id": eos_id}
+def ends_of(tokenizer_dir: Path) -> list[int]:
+    """Where generation stops: at the end of text, and where the tokenizer knows conversations at
+    the end of a turn."""
+    from train_jobs.sample import load_tokenizer
+
+    tokenizer = load_tokenizer(tokenizer_dir)
+    end = tokenizer.get_added_vocab().get(END_OF_TURN) if tokenizer.chat_template else None
+    return [int(tokenizer.eos_token_id), *([] if end is None else [end])]
+
+
+def _generation_config(ends: list[int]):
+    record = {
+        "_from_model_config": False,
+        "bos_token_id": ends[0],
+        "eos_token_id": ends if ends[1:] else ends[0],
+    }
 
     def write(stream) -> int:
         stream.write(canonical_json({**record, "do_sample": True, "temperature": 0.8}) + b"\n")

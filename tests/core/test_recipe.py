@@ -119,3 +119,9 @@ def test_one_wrong_key_of_a_source_is_one_mistake(tmp_path):
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(path))
     assert "text_field" in caught.value.hint and "more after" not in caught.value.hint
+
+
+def test_a_field_of_several_kinds_names_them_all():
+    with pytest.raises(RecipeError, match="a valid integer or 'auto', not 'many'") as caught:
+        parse_recipe("sources: [{path: x}]\ntrain: {micro_batch: many}\n", "r.yaml")
+    assert "more" not in caught.value.hint

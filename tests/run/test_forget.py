@@ -18,6 +18,7 @@ from data_jobs.results import scrub
 from data_jobs.results.view import show
 from data_jobs.tokenizer import load_tokenizer
 from mutirao.core.errors import DataError, RecipeError
+from mutirao.core.files import write_json
 from mutirao.core.lease import Lease
 from mutirao.core.manifest import commit, read_manifest
 from mutirao.core.progress import Progress
@@ -337,3 +338,36 @@ def test_samples_are_blanked_and_the_steps_of_training_are_named(workdir):
     take_down(workdir, ids=(NAME,), near=False)
     kept = json.loads((directory / "samples.json").read_text())["samples"]
     assert kept == [{"prompt": "", "continuation": ""}, samples[1]]
+
+
+def test_forks_of_a_run_that_was_trained_on_a_document_are_named_with_their_own_forks(workdir):
+    (run,) = all_runs(workdir)
+    run.stages["train"] = {"key": "made-up", "status": "done"}
+    run.save()
+
+    def fork(name: str, folder: Path, step: int | None) -> Path:
+        directory = workdir.run(name)
+        (directory / "checkpoints" / "step-00000004").mkdir(parents=True)
+        write_json(directory / "run.json", {**run.record, "id": name, "stages": {}})
+        origin = {"format": 1, "from": "", "folder": str(folder), "sha256": "", "step": step}
+        write_json(directory / "origin.json", {**origin, "streams": None})
+        return directory
+
+    def named(**asked) -> dict[str, str | None]:
+        rows = forget(workdir, read_wanted(**asked), False, "", True, print)["trained"]
+        return {row["run"]: row.get("through") for row in rows}
+
+    asked = {"ids": ("doc-3",), "urls": (), "files": ()}
+    (row,) = forget(workdir, read_wanted(**asked), False, "", True, print)["trained"]
+    first = row["steps"][0]
+    checkpoints = run.directory / "checkpoints"
+    one = fork("later-11111111", checkpoints / f"step-{first:08d}", first)
+    fork("before-22222222", checkpoints / f"step-{first - 1:08d}", first - 1)
+    fork("tuned-33333333", one / "model", None)  # a Llama: the fork's exported model
+    fork("stranger-44444444", workdir.root / "elsewhere", None)
+    want = {run.id: None, "later-11111111": run.id, "tuned-33333333": "later-11111111"}
+    assert named(**asked) == want
+    receipt = take_down(workdir, near=False, **asked)
+    rows = {row["run"]: row for row in receipt["trained"]}
+    assert list(rows) == list(want)
+    assert rows["tuned-33333333"]["checkpoints"] == ["step-00000004"]

@@ -6,7 +6,7 @@ import pytest
 
 from mutirao.core.errors import RecipeError
 from mutirao.core.recipe import Train
-from train_jobs.deepspeed_config import OURS, deepspeed_config, paths
+from train_jobs.deepspeed_config import OURS, check_keys, deepspeed_config, paths
 
 
 def config(precision: str = "fp32", **train):
@@ -65,3 +65,10 @@ def test_offload_puts_the_optimizer_into_host_memory():
 
 def test_branches_come_before_their_leaves():
     assert list(paths({"a": {"b": 1}, "c": 2})) == ["a", "a.b", "c"]
+
+
+def test_a_misspelt_key_is_refused_since_deepspeed_would_pass_over_it():
+    with pytest.raises(RecipeError, match="no key 'zero_optimisation'") as caught:
+        check_keys(Train(deepspeed={"zero_optimisation": {"overlap_comm": True}}))
+    assert caught.value.hint == "Did you mean zero_optimization?"
+    check_keys(Train(deepspeed={"prescale_gradients": True, "flops_profiler": {"enabled": True}}))

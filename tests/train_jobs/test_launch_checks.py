@@ -65,6 +65,7 @@ def test_a_sound_training_is_not_refused(tmp_path):
         ({"offload": "optimizer"}, "offload is optimizer, which train.engine torch has not"),
         ({"deepspeed": {"x": 1}}, "deepspeed has keys, but train.engine is torch"),
         ({"profile": [3, 0]}, "profile names step 0, and the steps are 1 to 10"),
+        ({"from_optimizer": True}, "there is no train.from to take them from"),
         ({"profile": [11]}, "profile names step 11, and the steps are 1 to 10"),
         (
             {"engine": "deepspeed", "deepspeed": {"zero_optimization": {"stage": 3}}},

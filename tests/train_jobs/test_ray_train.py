@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -133,6 +134,14 @@ def test_a_frozen_worker_is_named_and_the_group_started_again(ray_session, tmp_p
     assert "rank 1 (pid " in stalls[0]["detail"]
 
 
+def another_machine(cluster):
+    """Ray gives a new raylet 30 s, which a busy machine may not have for it at once."""
+    for _ in range(4):
+        with contextlib.suppress(Exception):
+            return cluster.add_node(num_cpus=1)
+    return cluster.add_node(num_cpus=1)
+
+
 def elastic(root, options):
     """A cluster of two machines with one CPU each, of which one goes and another comes."""
     import ray
@@ -144,7 +153,7 @@ def elastic(root, options):
     fit.RESIZE_S = 5.0
     head = {"num_cpus": 1, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    other = cluster.add_node(num_cpus=1)
+    other = another_machine(cluster)
     ray.init(address=cluster.address, log_to_driver=False)
     job = job_of(root, make_recipe(**options))
 
@@ -155,7 +164,7 @@ def elastic(root, options):
         when_there(lambda: checkpoint.steps(job.run_dir))
         cluster.remove_node(other, allow_graceful=False)
         when_there(lambda: workers()[-1:] == [1])
-        cluster.add_node(num_cpus=1)
+        another_machine(cluster)
 
     thread = threading.Thread(target=machines, daemon=True)
     thread.start()

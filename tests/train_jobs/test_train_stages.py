@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from mutirao.core.errors import DataError, RecipeError, Stopped
+from mutirao.core.files import sha256_file
 from mutirao.core.job import StageJob
-from mutirao.core.manifest import commit
+from mutirao.core.manifest import Part, commit
 from mutirao.core.model_size import resolve
 from mutirao.core.progress import Progress
 from tiny_train import VOCAB, make_pack, make_recipe, make_tokenizer
 from train_jobs.evaluate import bits_per_byte, run_evaluate, unigram_bits_per_byte
 from train_jobs.export import export_run, of_result, run_export
 from train_jobs.launch import STAGES, dry_run
-from train_jobs.sample import load_model, sample
+from train_jobs.sample import load_model, load_tokenizer, sample
 
 
 def run_stage(name, root, recipe, inputs, work=None, progress=None):
@@ -158,6 +159,36 @@ def test_the_export_loads_and_gives_the_logits_of_the_trained_model(inputs, trai
     assert model.config.eos_token_id == tokenizer.eos_token_id == 0
     card = (found.directory / "README.md").read_text()
     assert f"{trained.content['info']['parameters']:,} parameters" in card
+
+
+def test_an_export_stops_at_the_end_of_a_turn_where_the_tokenizer_knows_conversations(
+    inputs, trained, tmp_path
+):
+    from transformers import GenerationConfig
+
+    recipe = make_recipe(**LEARNING)
+    made = tmp_path / "tokenizer"
+    load_tokenizer(inputs["tokenizer"].directory).save_pretrained(made)
+    text = (made / "tokenizer.json").read_text()
+    content = json.loads(text)
+    rule = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    vocabulary = content["model"]["vocab"]
+    number = vocabulary.pop("spare7")
+    vocabulary["<|end_of_turn|>"] = number
+    marker = {"id": number, "content": "<|end_of_turn|>", "special": True, **rule}
+    content["added_tokens"].append(marker)
+    (made / "tokenizer.json").write_text(json.dumps(content))
+    config = json.loads((made / "tokenizer_config.json").read_text())
+    (made / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "{{ '' }}"}))
+    parts = [
+        asdict(Part(path.name, 1, path.stat().st_size, sha256_file(path)))
+        for path in sorted(made.glob("*.json"))
+    ]
+    chat = commit(made, {"parts": parts, "counts": {}, "info": {}}, {})
+    export_run(of_result(trained), chat, recipe, tmp_path / "chat", "fp32")
+    assert GenerationConfig.from_pretrained(tmp_path / "chat").eos_token_id == [0, number]
+    export_run(of_result(trained), inputs["tokenizer"], recipe, tmp_path / "plain", "fp32")
+    assert GenerationConfig.from_pretrained(tmp_path / "plain").eos_token_id == 0
 
 
 def test_an_export_in_bf16_outside_a_run(inputs, trained, tmp_path):

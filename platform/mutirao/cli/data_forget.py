@@ -93,5 +93,8 @@ def _some(receipt: dict[str, Any]) -> str:
 def _trained(row: dict[str, Any]) -> str:
     if row["heldout_only"]:
         return f"Run {row['run']} was measured on them, not trained"
+    if "through" in row:
+        kept = f"{len(row['checkpoints'])} checkpoints"
+        return f"Run {row['run']} began from run {row['through']}, which was; {kept}"
     steps = f", steps {row['steps'][0]:,} to {row['steps'][1]:,}" if row["steps"] else ""
     return f"Run {row['run']} was trained on them{steps}; {len(row['checkpoints'])} checkpoints"

@@ -131,7 +131,7 @@ def _explain(
     """The first mistake as one sentence with its line; the number of the others."""
     mistakes = _own(error)
     first = mistakes[0]
-    path = [part for part in first["loc"] if not _is_type_tag(part)]
+    path = _untagged(first["loc"])
     name = ".".join(str(part) for part in path)
     hint = ""
     if first["type"] == "extra_forbidden":
@@ -142,8 +142,12 @@ def _explain(
     elif first["type"] == "missing":
         problem = f"The recipe lacks {name!r}"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        problem = f"{name}: {message[0].lower()}{message[1:]}, not {_short(first.get('input'))}"
+        # A field that may be of several kinds has a mistake for each of them.
+        alike = [one for one in mistakes if _untagged(one["loc"]) == path]
+        mistakes = [first, *(one for one in mistakes if one not in alike)]
+        message = " or ".join(dict.fromkeys(_expected(one["msg"]) for one in alike))
+        message = message.replace(" or input should be ", " or ")
+        problem = f"{name}: {message}, not {_short(first.get('input'))}"
     if len(mistakes) > 1:
         hint = f"{hint} ({len(mistakes) - 1} more after this one.)".strip()
     from_set = any(o.split("=")[0].strip() == name for o in overrides)
@@ -162,6 +166,17 @@ def _own(error: ValidationError) -> list[Any]:
         if one["type"] != "too_short"
         or not any(loc != one["loc"] and loc[: len(one["loc"])] == one["loc"] for loc in wrong)
     ]
+
+
+def _untagged(loc: tuple[Any, ...]) -> list[Any]:
+    return [part for part in loc if not _is_type_tag(part)]
+
+
+def _expected(message: str) -> str:
+    """Pydantic's sentence in the words of a recipe."""
+    message = message.removeprefix("Value error, ").split(", unable to parse")[0]
+    message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    return message[0].lower() + message[1:]
 
 
 def _is_type_tag(part: Any) -> bool:

@@ -187,7 +187,7 @@ def _receipt(workdir: Workdir, plan: Plan, reason: str, dry_run: bool = False) -
         "rewritten": rewritten,
         "text_files": files,
         "reports": [run.id for run in touched if (run.directory / "report.html").exists()],
-        "trained": trained_on(workdir, touched, plan.actions),
+        "trained": trained_on(workdir, runs, plan.actions),
         "not_reached": list(NOT_REACHED),
     }
 

@@ -60,7 +60,11 @@ def _train(counts: dict[str, Any], info: dict[str, Any]) -> str:
 
 
 def _evaluate(counts: dict[str, Any], info: dict[str, Any]) -> str:
-    return f"{info['bits_per_byte']:.3f} bits per byte, unigram {info['unigram_bits_per_byte']:.3f}"
+    unigram = info["unigram_bits_per_byte"]
+    words = f"{info['bits_per_byte']:.3f} bits per byte, unigram {unigram:.3f}"
+    if info.get("answer_loss") is not None:  # nats per token, as the loss of training
+        words += f"; answers {info['answer_loss']:.3f}, {info['unigram_answer_loss']:.3f}"
+    return words
 
 
 def _export(counts: dict[str, Any], info: dict[str, Any]) -> str:
