@@ -5,10 +5,11 @@
 Both train the same tiny Llama in two workers on a local Ray with two CPUs (DDP on gloo in the bare
 loop, which saves with torch.save; DeepSpeed ZeRO 2, or --engine torch, in ours), each with a
 checkpoint every 5 steps. Once there is one, rank 1 is killed. In turn; seconds of each phase:
-`detect` kill to the start of rank 0's new process, `start` of it to the loop (Ray, process group,
-imports), `engine` to weights, moments and position restored, `step` to the end of the first step
-that was not done before the kill, those done again included. `cpu` is the processor time of rank
-0's new process in `start` and `engine` together, which other work stretches less than the clock.
+`detect` kill to the start of rank 0's new process (which Linux tells to a second), `start` of it to
+the loop (Ray, process group, imports), `engine` to weights, moments and position restored, `step`
+to the end of the first step that was not done before the kill, those done again included. `cpu` is
+the processor time of rank 0's new process in `start` and `engine` together, which other work on the
+machine stretches less than the clock.
 """
 
 from __future__ import annotations

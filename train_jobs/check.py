@@ -1,8 +1,8 @@
 """Checks before a training is launched: what would only fail later, or train on the wrong thing.
 
 In: the stage's job and the model's shape; for `check`, the recipe alone, before any stage. Out:
-nothing, or one RecipeError, DataError or EnvironmentProblem with its cure. No Ray; torch only where
-the recipe asks for kernels that need a GPU. The bytes of the token shards are hashed, and their ids
+nothing, or one RecipeError, DataError or EnvironmentProblem with its cure. No Ray; torch only to
+look at this machine. The bytes of the token shards are hashed, and their ids
 compared with the vocabulary, once for each run (`ranks/pack.json` notes it): 1.0 CPU s a GB, on all
 cores. Later launches compare sizes and times of change.
 """
@@ -39,7 +39,7 @@ def check_training(job: StageJob, shape: ModelShape) -> None:
     """Raises the first problem it finds, the cheapest to look for first."""
     train, pack = job.recipe.train, job.inputs["pack"]
     check_settings(train, shape.context)
-    check_machine(job.recipe, job.use_ray)
+    check_machine(job.recipe, shape, job.use_ray)
     check_tokenizer(pack, job.inputs.get("tokenizer"))
     check_folder(job.run_dir, shape, train)
     check_shards(pack, shape.vocab_size, job.run_dir, job.progress.say)
@@ -110,17 +110,20 @@ def _settings(train: Train, context: int) -> Iterator[tuple[bool, str, str, str]
     )
 
 
-def check_machine(recipe: Recipe, use_ray: bool) -> None:
-    """Packages and, where the workers run on this machine, the GPU that the recipe asks for; those
-    of a cluster look for themselves. Raises EnvironmentProblem, RecipeError."""
-    train = recipe.train
-    check_exporters(train)
-    elsewhere = use_ray and bool(recipe.ray.address or os.environ.get("RAY_ADDRESS"))
-    asks = (train.attention, train.kernels, train.compile) != ("sdpa", "torch", False)
-    if asks and not elsewhere:
-        import torch
+def check_machine(recipe: Recipe, shape: ModelShape, use_ray: bool) -> None:
+    """Packages and, where the workers run on this machine, its GPU or the memory that they need;
+    those of a cluster look for themselves. Raises EnvironmentProblem, RecipeError."""
+    check_exporters(recipe.train)
+    if use_ray and (recipe.ray.address or os.environ.get("RAY_ADDRESS")):
+        return
+    import torch
 
-        check_kernels(train, torch.cuda.is_available())
+    from train_jobs.memory import check_host_memory
+
+    check_kernels(recipe.train, torch.cuda.is_available())
+    if not torch.cuda.is_available():
+        workers = recipe.train.workers if use_ray else 1
+        check_host_memory(shape, recipe.train.model_copy(update={"workers": workers}))
 
 
 def check_tokenizer(pack: Manifest, tokenizer: Manifest | None) -> None:

@@ -184,7 +184,7 @@ def describe(recipe: Recipe, shape: ModelShape, steps: int) -> str:
     where = f"DeepSpeed ZeRO {train.zero_stage}" if deepspeed else "PyTorch"
     return (
         f"{parameter_count(shape):,} parameters, {train.tokens:,} tokens in {steps:,} steps, "
-        f"{train.workers} workers, {where}"
+        f"{train.workers} worker{'s' * (train.workers > 1)}, {where}"
     )
 
 

@@ -79,7 +79,8 @@ def event_line(row: dict[str, Any]) -> str:
 
 
 def attempt_line(row: dict[str, Any]) -> str:
-    return f"  goes on from step {row['step']:,} with {row['workers']} workers"
+    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    return f"  goes on from step {row['step']:,} with {workers}"
 
 
 def profile_lines(row: dict[str, Any]) -> list[str]:

@@ -73,7 +73,8 @@ class Log:
         self.tokens_since = self._tokens(step)
         self.card = card_name()
         self.peak = peak(plan, self.card)
-        engine = f"{self.train.engine} stage {self.train.zero_stage}"
+        deepspeed = self.train.engine == "deepspeed"
+        engine = f"deepspeed stage {self.train.zero_stage}" if deepspeed else "torch"
         start = {"step": step, "workers": ranks.world(), "engine": engine, "pid": os.getpid()}
         self._write("attempt", {**start, "device": self.card, "tokens": self.tokens_since})
 

@@ -86,9 +86,22 @@ def test_a_gpu_that_this_machine_has_not_is_missed_before_the_launch(tmp_path, m
     job = job_of(tmp_path, make_pack(tmp_path / "pack"), make_recipe(**train))
     refused(job, EnvironmentProblem, "no-gpu", "needs a CUDA GPU")
     on_a_cluster = job.recipe.model_copy(update={"ray": Ray(address="10.0.0.7:6379")})
-    check_machine(on_a_cluster, use_ray=True)  # its workers look for themselves
+    shape = resolve(job.recipe.model, VOCAB)
+    check_machine(on_a_cluster, shape, use_ray=True)  # its workers look for themselves
     with pytest.raises(EnvironmentProblem):
-        check_machine(on_a_cluster, use_ray=False)
+        check_machine(on_a_cluster, shape, use_ray=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of workers that compute on CPUs")
+def test_workers_that_this_machine_has_no_memory_for_are_refused_with_what_fits(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("train_jobs.memory.machine_bytes", lambda: 1_000_000_000)
+    job = job_of(tmp_path, make_pack(tmp_path / "pack"), make_recipe(workers=2))
+    with pytest.raises(EnvironmentProblem, match="2 workers need about") as caught:
+        check_machine(job.recipe, resolve(job.recipe.model, VOCAB), use_ray=True)
+    assert caught.value.code == "no-memory"
 
 
 def test_a_missing_package_of_an_exporter_is_met_before_the_launch(tmp_path, monkeypatch):

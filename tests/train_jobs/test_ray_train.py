@@ -13,11 +13,12 @@ import pytest
 import torch.multiprocessing as mp
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from mutirao.core.errors import DataError, EnvironmentProblem, UserError
+from mutirao.core.errors import DataError, EnvironmentProblem, Stopped, UserError
 from mutirao.core.job import StageJob
 from mutirao.core.manifest import read_manifest
 from mutirao.core.metrics import read_metrics, step_losses
 from mutirao.core.progress import Progress
+from mutirao.core.stop import request_stop
 from tiny_train import make_pack, make_plan, make_recipe, make_tokenizer
 from train_jobs import checkpoint, fit, loop, ranks, signs
 from train_jobs.launch import run_train
@@ -165,27 +166,33 @@ def elastic(root, options):
         cluster.remove_node(other, allow_graceful=False)
         when_there(lambda: workers()[-1:] == [1])
         another_machine(cluster)
+        when_there(lambda: workers()[-1:] == [2])
+        grown = read_metrics(job.run_dir, "attempt")[-1]["step"]
+        when_there(lambda: grown + 10 in step_losses(job.run_dir))
+        request_stop(job.run_dir, "the machines came back")
 
     thread = threading.Thread(target=machines, daemon=True)
     thread.start()
-    run_train(job)
+    with pytest.raises(Stopped):
+        run_train(job)
     ray.shutdown()
     cluster.shutdown()
 
 
 @pytest.mark.ray
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_machines_that_go_and_come_change_the_workers_and_not_the_learning(tmp_path):
     options = {
         "workers": 2,
         "min_workers": 1,
         "micro_batch": 1,
         "global_batch": 64,
-        "tokens": 16 * 64 * 900,
+        "tokens": 16 * 64 * 5000,  # more than there is time for
         "max_epochs": 1000,
         "lr": 1e-3,
         "checkpoint_every": 20,
-        "eval_every": 1000,
+        "eval_every": 10_000,
         "log_every": 1,
     }
     process = multiprocessing.get_context("spawn").Process(target=elastic, args=(tmp_path, options))
@@ -194,13 +201,19 @@ def test_machines_that_go_and_come_change_the_workers_and_not_the_learning(tmp_p
     assert process.exitcode == 0
     sizes = [row["workers"] for row in read_metrics(tmp_path / "run", "attempt")]
     assert sizes[0] == 2 and sizes[-1] == 2 and 1 in sizes
-    pack = read_manifest(tmp_path / "pack")
+    found = step_losses(tmp_path / "run")
     alone = make_recipe(**{**options, "micro_batch": 0})
-    loop.train(make_plan(alone, pack, tmp_path / "alone"))
-    found, wanted = step_losses(tmp_path / "run"), step_losses(tmp_path / "alone")
-    assert list(found) == list(wanted) == list(range(1, 901))
-    for step, loss in wanted.items():
-        assert found[step] == pytest.approx(loss, abs=5e-3), step
+    plan = make_plan(alone, read_manifest(tmp_path / "pack"), tmp_path / "alone")
+
+    def enough(row):
+        if row.get("step") == len(found):
+            request_stop(plan.run_dir, "as far as the other")
+
+    loop.train(plan, enough)
+    wanted = step_losses(plan.run_dir)
+    assert list(found) == list(range(1, len(found) + 1))
+    for step, loss in found.items():
+        assert loss == pytest.approx(wanted[step], abs=5e-3), step
 
 
 @pytest.mark.ray

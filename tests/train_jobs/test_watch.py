@@ -226,7 +226,7 @@ def test_progress_follows_the_rows_and_never_moves_back(tmp_path):
         again.write("train", train_row(8, 2.0))
     assert job.progress.moves == [2, 2]
     assert job.progress.lines[0].startswith("  step 6, 60%, loss 5.254")
-    assert job.progress.lines[1] == "  goes on from step 4 with 1 workers"
+    assert job.progress.lines[1] == "  goes on from step 4 with 1 worker"
     assert not any("spike" in line for line in job.progress.lines)  # said by the run before
 
 

@@ -59,7 +59,13 @@ def run(recipe, overrides, sweeps, until, start, redo, name, new, dry_run, no_ra
 
 
 def this_command() -> str:
-    return " ".join(["mutirao", *map(shlex.quote, sys.argv[1:])])
+    """What continues this command: without the flags that would throw away what it has done."""
+    words, past_redo = [], False
+    for word in sys.argv[1:]:
+        if not past_redo and word not in ("--new", "--redo") and not word.startswith("--redo="):
+            words.append(shlex.quote(word))
+        past_redo = word == "--redo"
+    return " ".join(["mutirao", *words])
 
 
 def run_to_end(loaded: LoadedRecipe, options: Options, command: str) -> None:

@@ -62,7 +62,7 @@ def look_at(workdir: Workdir, run: Run) -> Row:
     logged = read_metrics(source)
     rates = sorted(row["tokens_per_s"] for row in logged if row.get("tokens_per_s"))
     energy, problem = _energy(run)
-    tokenizer = done["tokenizer"].content_hash if "tokenizer" in done else ""
+    tokenizer = _ids_hash(done["tokenizer"]) if "tokenizer" in done else ""
     return Row(
         id=run.id,
         status=status_word(run),
@@ -85,6 +85,13 @@ def look_at(workdir: Workdir, run: Run) -> Row:
         heldout_text=heldout_of(done),
         loss_kind=(tokenizer, recipe.train.loss_on) if losses else None,
     )
+
+
+def _ids_hash(tokenizer: Manifest) -> str:
+    """Of the file that turns text into ids; the settings beside it (templates, names of roles)
+    change no id."""
+    files = {part.path: part.sha256 for part in tokenizer.parts}
+    return files.get("tokenizer.json") or tokenizer.content_hash
 
 
 def _training_of(workdir: Workdir, run: Run, done: dict[str, Manifest]) -> tuple[Path, str]:

@@ -50,6 +50,19 @@ def link_model(export: Manifest, target: Path) -> None:
     temporary.rename(target)
 
 
+# What a training leaves in the run's folder and reads again when it continues.
+TRAINED = ("checkpoints", "metrics", "ray_train", "ranks", "profile", "tensorboard")
+NOTED = ("guard.json", "origin.json", "micro_batch.json", "mix.json")
+
+
+def forget_training(directory: Path) -> None:
+    """For --new: nothing of an earlier training is left, its skip list neither."""
+    for name in TRAINED:
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in NOTED:
+        (directory / name).unlink(missing_ok=True)
+
+
 @contextmanager
 def recorded(run: Run, state: Execution) -> Iterator[None]:
     """Keep run.json true: running, then done, stopped, interrupted or failed with the reason."""
@@ -58,8 +71,7 @@ def recorded(run: Run, state: Execution) -> Iterator[None]:
     _status(run, "running", "")
     run.record["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
     if state.options.new:
-        for name in ("checkpoints", "metrics", "ray_train"):
-            shutil.rmtree(run.directory / name, ignore_errors=True)
+        forget_training(run.directory)
     run.save()
     try:
         yield
