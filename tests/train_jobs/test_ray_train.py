@@ -153,7 +153,8 @@ def elastic(root, options):
     prepare_environment()
     fit.RESIZE_S = 5.0
     head = {"num_cpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    # A node that is to go at exit sets signal handlers, which a thread beside the training cannot.
+    cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     other = another_machine(cluster)
     ray.init(address=cluster.address, log_to_driver=False)
     job = job_of(root, make_recipe(**options))
@@ -173,10 +174,12 @@ def elastic(root, options):
 
     thread = threading.Thread(target=machines, daemon=True)
     thread.start()
-    with pytest.raises(Stopped):
-        run_train(job)
-    ray.shutdown()
-    cluster.shutdown()
+    try:
+        with pytest.raises(Stopped):
+            run_train(job)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.mark.ray
