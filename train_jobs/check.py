@@ -121,8 +121,8 @@ def check_machine(recipe: Recipe, shape: ModelShape, use_ray: bool) -> None:
     from train_jobs.memory import check_host_memory
 
     check_kernels(recipe.train, torch.cuda.is_available())
-    if not torch.cuda.is_available():
-        workers = recipe.train.workers if use_ray else 1
+    workers = recipe.train.workers if use_ray else 1
+    if not torch.cuda.is_available() and workers <= (os.cpu_count() or 1):  # more get no CPU anyway
         check_host_memory(shape, recipe.train.model_copy(update={"workers": workers}))
 
 

@@ -107,7 +107,7 @@ def sample_recipe(**fields) -> Recipe:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def helpers():
     """The functions above, for tests that build their own jobs."""
     import types

@@ -57,11 +57,9 @@ def ids_of(folder) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", params=["bpe", "sentencepiece-bpe", "sentencepiece-unigram"])
-def made(request, tmp_path_factory):
+def made(request, tmp_path_factory, helpers):
     """(folder without markers, folder with them) of each kind of tokenizer."""
-    from conftest import sentence
-
-    texts = [sentence(k, 80) for k in range(60)]
+    texts = [helpers.sentence(k, 80) for k in range(60)]
     if request.param == "bpe":
         model = train_bpe(iter(texts), 500, 64)
     else:

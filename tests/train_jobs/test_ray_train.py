@@ -110,6 +110,7 @@ def trained_with(fault, root, options):
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_a_worker_killed_in_a_step_costs_time_but_not_the_result(ray_session, tmp_path):
     run_dir, attempts = trained_with(in_a_step, tmp_path, {**OPTIONS, "engine": "torch"})
     assert attempts == 2

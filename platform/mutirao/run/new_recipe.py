@@ -15,6 +15,7 @@ from typing import Any
 from mutirao.core.errors import RecipeError
 from mutirao.core.language_codes import labels_of
 from mutirao.core.languages import load_pack
+from mutirao.core.model_size import load_preset
 from mutirao.core.recipe import LangId, Recipe, Source
 
 BYTES_PER_TOKEN = 3.5  # of a small vocabulary on Portuguese; a first estimate, the run measures it
@@ -90,12 +91,14 @@ def _count_languages(census: Census, texts: list[str]) -> None:
 
 
 def sizes_for(text_bytes: int) -> dict[str, int]:
-    """Vocabulary, training tokens and warm-up for so much text: one pass, at least 500k tokens but
+    """Vocabulary, training tokens and batch for so much text: one pass, at least 500k tokens but
     never more than four passes; a larger vocabulary only where there is text to fill it."""
     available = int(text_bytes / BYTES_PER_TOKEN)
     tokens = min(max(available, 500_000), max(MAX_EPOCHS * available * 9 // 10, 1))
     vocab = 1024 if text_bytes < 500_000 else 4096 if text_bytes < 50_000_000 else 16_384
-    return {"vocab_size": vocab, "tokens": max(round(tokens, -3), 1000)}
+    tokens = max(round(tokens, -3), 1000)
+    batch = min(16, tokens // load_preset("demo")["context"])
+    return {"vocab_size": vocab, "tokens": tokens, "global_batch": batch}
 
 
 def sources_for(inputs: tuple[str, ...], base: Path) -> list[Source]:
@@ -161,7 +164,7 @@ model:
   preset: demo            # ttl-160m, ttl-460m and 1b want GPUs
 train:
   tokens: {size["tokens"]:<16}# at most {MAX_EPOCHS} passes over the text
-  global_batch: 16        # sequences per step
+  global_batch: {size["global_batch"]:<10}# sequences per step
   lr: 2e-3
   # Below: how to run it. May change at any time without starting another run.
   workers: 2
