@@ -4,8 +4,8 @@
         [--rounds 9] [--steps 8] [--peer FOLDER] [--output F.json]
 
 Two workers on gloo, one thread each, in one pair of processes; every contender takes `--steps`
-steps, then the next, for so many rounds, and a round's figures make one ratio. `ours`: the loop as
-it runs, with guard, metrics, cursor and heartbeat. `engine`: our engine on a batch in memory, with
+steps, then the next, in another order each round, and a round's figures make one ratio. `ours`: the
+loop as it runs, with guard, metrics, cursor and heartbeat. `engine`: our engine on a batch in memory, with
 none of them. `bare`: a loop of twenty lines over PyTorch's DDP, or over DeepSpeed of the stage.
 `trainer`: Hugging Face's (torch only; needs accelerate, in the environment or in `--peer`).
 CPU-seconds are those of both processes with all their threads, for one step.
@@ -41,7 +41,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "context": 256,
         },
         "vocab_size": 8192,
-        "global_batch": 8,
+        "global_batch": 4,
     },
     "demo": {"model": {"preset": "demo"}, "vocab_size": 4096, "global_batch": 8},
     "ttl-160m": {
@@ -74,9 +74,9 @@ def main() -> None:
 
 def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     """Medians and quartiles of CPU-seconds a step, and of the ratios round by round."""
-    names = list(rows[0])
+    names = sorted(rows[0])
     found = {f"{name}_cpu_s": spread([row[name] for row in rows]) for name in names}
-    for name in names[1:]:
+    for name in [name for name in names if name != "ours"]:
         ratios = [row["ours"] / row[name] for row in rows]
         found[f"ours / {name}"] = spread(ratios)
     return {"rounds": len(rows), **found}
@@ -100,9 +100,12 @@ def rank_main(rank: int, options: dict[str, Any], folder: str) -> None:
         rows = []
         for number in range(options["rounds"] + 1):
             row = {}
-            for name, contender in contenders.items():
+            # Each comes after another one in each round: what follows the Trainer pays for the
+            # memory that the Trainer gave back.
+            names = sorted(contenders)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
                 ranks.barrier()
-                used = contender(options["steps"])
+                used = contenders[name](options["steps"])
                 row[name] = ranks.total([used], torch.device("cpu"))[0] / options["steps"]
             if number:  # the first round warms up
                 rows.append(row)
