@@ -5,10 +5,10 @@
 
 Two workers on gloo, one thread each, in one pair of processes; every contender takes `--steps`
 steps, then the next, in another order each round, and a round's figures make one ratio. `ours`: the
-loop as it runs, with guard, metrics, cursor and heartbeat. `engine`: our engine on a batch in memory, with
-none of them. `bare`: a loop of twenty lines over PyTorch's DDP, or over DeepSpeed of the stage.
-`trainer`: Hugging Face's (torch only; needs accelerate, in the environment or in `--peer`).
-CPU-seconds are those of both processes with all their threads, for one step.
+loop as it runs, with guard, metrics, cursor and heartbeat. `engine`: our engine on a batch in
+memory, with none of them. `bare`: a loop of twenty lines over PyTorch's DDP, or over DeepSpeed of
+the stage. `trainer`: Hugging Face's (torch only; needs accelerate, in the environment or in
+`--peer`). CPU-seconds are those of both processes with all their threads, for one step.
 """
 
 from __future__ import annotations
