@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -28,7 +27,6 @@ from train_jobs.rollback import RollBack
 
 # The repeated pass builds no graph, so CUDA may take other kernels, whose sums round otherwise.
 CUDA_TOLERANCE = 1e-3
-CHUNK = 1 << 18  # elements summed at once: 2 MiB of int64 each for bits and factors
 
 
 @torch.no_grad()
@@ -102,21 +100,15 @@ def low_precision(parameter: torch.Tensor, start: int, numel: int) -> torch.Tens
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """int64 scalar on the tensor's device: the sum of the elements' bits times 1, 3, 5, ..., modulo
-    2^64. Exact, and any change of one element changes it (an odd factor keeps every bit); so does
-    an exchange of two."""
+    """int64 scalar on the tensor's device: the sum of its memory in words of 64 bits (the rest by
+    elements), modulo 2^64. Any change of one word changes it; an exchange of two does not. 0.45 ns
+    an fp32 element on one core; a sum with a factor for each place took 6.6."""
     flat = bits(tensor.detach().reshape(-1))
-    factors = _factors(flat.device)
-    found = torch.zeros((), dtype=torch.int64, device=flat.device)
-    for start in range(0, flat.numel(), CHUNK):
-        part = flat[start : start + CHUNK].to(torch.int64)
-        found += (part * factors[: part.numel()]).sum() + 2 * start * part.sum()
-    return found
-
-
-@cache
-def _factors(device: torch.device) -> torch.Tensor:
-    return torch.arange(1, 2 * CHUNK + 1, 2, dtype=torch.int64, device=device)
+    a_word = 8 // flat.element_size()
+    if flat.storage_offset() % a_word:  # no view of words begins inside one
+        flat = flat.clone()
+    whole = flat.numel() // a_word * a_word
+    return flat[:whole].view(torch.int64).sum() + flat[whole:].sum(dtype=torch.int64)
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
