@@ -36,7 +36,8 @@ class Guard:
 
     A spike is more than `spike_sigma` deviations above the mean of the last `window` good steps, in
     loss or norm. A bad value never enters the window: with a NaN in it no mean is known any more,
-    with spikes in it none is seen. Nothing is a spike before half the window is full.
+    with spikes in it none is seen. Nothing is a spike before half the window is full, nor in a step
+    of fewer sequences than the others (`whole` False): its gradient is larger by its noise alone.
     """
 
     def __init__(self, settings: recipe.Guard, state: dict[str, Any] | None = None):
@@ -45,6 +46,7 @@ class Guard:
         self.skipped: int = state.get("skipped", 0)
         self.losses = deque(state.get("losses", []), maxlen=settings.window)
         self.norms = deque(state.get("norms", []), maxlen=settings.window)
+        self.whole = True  # the step at hand has a whole global batch
         self.bad: list[list[int]] = [*state.get("bad", [])]  # positions of bad steps in a row
         self.kinds: list[str] = [*state.get("kinds", [])]  # their verdicts
         self._set_limits()
@@ -53,7 +55,8 @@ class Guard:
         """'' (good), 'not-finite' or 'spike'."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "not-finite"
-        return "spike" if loss > self.most_loss or norm > self.most_norm else ""
+        far = loss > self.most_loss or norm > self.most_norm
+        return "spike" if far and self.whole else ""
 
     def note(self, step: int, loss: float, outcome: Outcome, positions: list[int]) -> None:
         """Raises RollBack after `rollback_after` bad steps in a row. A step that the loss scaler
@@ -68,6 +71,8 @@ class Guard:
                 raise RollBack("bad-steps", step, self._told(loss, outcome.grad_norm), self.bad)
             return
         self.bad, self.kinds = [], []
+        if not self.whole:
+            return
         self.losses.append(loss)
         self.norms.append(outcome.grad_norm)
         self._set_limits()

@@ -161,6 +161,7 @@ def one_step(run: Training, steps: int) -> tuple[float, Outcome, float]:
     loss, run.stop.asked = agree(run, mine, not sound)
     if train.guard.weights_every and run.step % train.guard.weights_every == 0:
         check_weights(run.engine, run.step)  # before the update, which would write over a fault
+    run.guard.whole = run.loader.real_sequences(step) == train.global_batch
     outcome = run.engine.step(rate, loss)  # the guard decides inside, on all ranks alike
     run.guard.note(run.step, loss, outcome, run.loader.range(step))
     return loss, outcome, rate

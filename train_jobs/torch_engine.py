@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -33,9 +34,11 @@ class TorchEngine(Engine):
         self.unsettled = ranks.world() > 2
         if ranks.world() > 1:
             # The buffers follow from the shape, so no pass need broadcast them.
-            self.replica = torch.nn.parallel.DistributedDataParallel(
-                self.module, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():  # the argument's successor still sends them once
+                warnings.simplefilter("ignore", FutureWarning)
+                self.replica = torch.nn.parallel.DistributedDataParallel(
+                    self.module, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
 
     def loss(self, inputs: Inputs) -> torch.Tensor:
         with autocast(self.device, self.precision):

@@ -49,6 +49,17 @@ def test_six_deviations_of_loss_or_norm_are_a_spike():
     assert settled(spike_sigma=0).verdict(1e9, 1e9) == ""
 
 
+def test_a_step_of_fewer_sequences_is_no_spike_and_moves_no_limit():
+    guard = settled()
+    before = guard.state()
+    guard.whole = False  # such as the last step of a run
+    assert step(guard, 17, 3.4, 2.0) == ""
+    assert guard.state() == before
+    assert guard.verdict(math.nan, 1.0) == "not-finite"
+    guard.whole = True
+    assert guard.verdict(3.4, 2.0) == "spike"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_bad_from_the_first_step_on(bad):
     assert Guard(settings()).verdict(bad, 1.0) == "not-finite"
