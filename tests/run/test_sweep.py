@@ -76,8 +76,13 @@ def swept(folder):
     """The sweep, stopped by Ctrl-C when its second run begins, and given again."""
     command = ("run", "r.yaml", "--no-ray", *SWEEP)
     err = Interrupting("2 of 3")
-    with contextlib.chdir(folder), contextlib.redirect_stderr(err):
-        code = run_guarded(lambda: cli.main(list(command), "mutirao", standalone_mode=False))
+    # A shell without job control starts what runs behind it with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stderr(err):
+            code = run_guarded(lambda: cli.main(list(command), "mutirao", standalone_mode=False))
+    finally:
+        signal.signal(signal.SIGINT, before)
     return subprocess.CompletedProcess(command, code, "", err.getvalue()), here(
         *command, cwd=folder
     )
