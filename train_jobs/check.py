@@ -2,9 +2,9 @@
 
 In: the stage's job and the model's shape; for `check`, the recipe alone, before any stage. Out:
 nothing, or one RecipeError, DataError or EnvironmentProblem with its cure. No Ray; torch only to
-look at this machine. The bytes of the token shards are hashed, and their ids
-compared with the vocabulary, once for each run (`ranks/pack.json` notes it): 1.0 CPU s a GB, on all
-cores. Later launches compare sizes and times of change.
+look at this machine. The bytes of the token shards are hashed, and their ids compared with the
+vocabulary, once for each run (`ranks/pack.json` notes it): 1.0 CPU s a GB, on all cores. Later
+launches compare sizes and times of change.
 """
 
 from __future__ import annotations

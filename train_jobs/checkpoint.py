@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from mutirao.core.errors import DataError, UserError
 from mutirao.core.files import read_json, sha256_file
 from mutirao.core.manifest import check_format
+from mutirao.core.run_steps import checkpoint_folder, kept_steps
 
 FORMAT = 2  # 1: file names without the attempt, `skipped` for `guard` in the state
 KINDS = ("master", "exp_avg", "exp_avg_sq")
@@ -53,7 +54,7 @@ def newest(run_dir: Path, say: Callable[[str], None] = lambda line: None) -> Che
 def readable(run_dir: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[Checkpoint]:
     """Those whose manifest can be read, the newest first; their files are not looked at. A line
     for each other one. Raises UserError for one of a newer version."""
-    for folder in sorted(committed(run_dir), reverse=True):
+    for folder in reversed(committed(run_dir)):
         try:
             yield Checkpoint(folder)
         except Torn as error:
@@ -170,7 +171,7 @@ def checkpoints(run_dir: Path) -> Path:
 
 def steps(run_dir: Path) -> list[int]:
     """Steps of the committed checkpoints, oldest first (not verified)."""
-    return sorted(step_of(folder) for folder in committed(run_dir))
+    return kept_steps(run_dir)
 
 
 def step_of(folder: Path) -> int:
@@ -178,5 +179,5 @@ def step_of(folder: Path) -> int:
 
 
 def committed(run_dir: Path) -> list[Path]:
-    """Folders of the committed checkpoints, in no order."""
-    return [path.parent for path in checkpoints(run_dir).glob("step-*/manifest.json")]
+    """Folders of the committed checkpoints, oldest first."""
+    return [checkpoint_folder(run_dir, step) for step in kept_steps(run_dir)]

@@ -28,7 +28,7 @@ from mutirao.core.model_size import (
     shape_record,
 )
 from mutirao.core.recipe import Recipe
-from mutirao.core.run_steps import origin_record
+from mutirao.core.run_steps import kept_steps, origin_record
 from mutirao.core.stop import clear_stop
 from train_jobs.check import check_training
 from train_jobs.evaluate import run_evaluate, unigram_bits_per_byte
@@ -208,8 +208,7 @@ def worker_threads(workers: int) -> int:
 
 def reached_step(run_dir: Path) -> int:
     """The step of the newest committed checkpoint, 0 if there is none (by name, not verified)."""
-    found = (run_dir / "checkpoints").glob("step-*/manifest.json")
-    return max((int(path.parent.name.split("-")[1]) for path in found), default=0)
+    return max(kept_steps(run_dir), default=0)
 
 
 STAGES = {"train": run_train, "evaluate": run_evaluate, "export": run_export}

@@ -23,6 +23,7 @@ import torch
 from mutirao.core.errors import UserError
 from mutirao.core.files import disk_problem, read_json, write_atomic, write_json
 from mutirao.core.recipe import Train
+from mutirao.core.run_steps import checkpoint_folder
 from train_jobs import ranks
 from train_jobs.checkpoint import FORMAT, KINDS, Slice, checkpoints, committed, step_of
 from train_jobs.weights import Entry, write_safetensors
@@ -123,7 +124,7 @@ class Writing:
     def start(self, record: dict[str, Any]) -> None:
         """record: the manifest without its files."""
         self.record = record
-        self.folder = checkpoints(self.run_dir) / f"step-{record['step']:08d}"
+        self.folder = checkpoint_folder(self.run_dir, record["step"])
         self.thread.start()
 
     def wait(self) -> UserError | None:
@@ -237,7 +238,7 @@ def remove_old(run_dir: Path, step: int, train: Train) -> None:
     a training that saves an earlier step went back because it was damaged.
 
     Manifest first: a kill halfway leaves files that no reader takes for a checkpoint."""
-    whole = [folder for folder in sorted(committed(run_dir)) if step_of(folder) <= step]
+    whole = [folder for folder in committed(run_dir) if step_of(folder) <= step]
     kept = set(whole[-train.keep_last :])
     if train.keep_every:
         kept |= {folder for folder in whole if step_of(folder) % train.keep_every == 0}

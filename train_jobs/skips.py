@@ -16,6 +16,7 @@ import numpy as np
 from mutirao.core.errors import UserError
 from mutirao.core.files import read_json
 from mutirao.core.manifest import check_format
+from mutirao.core.run_steps import checkpoint_folder, kept_steps
 
 NAME = "guard.json"
 FORMAT = 1
@@ -67,9 +68,9 @@ def rollbacks(run_dir: Path) -> list[dict[str, Any]]:
 def newest_state(run_dir: Path) -> dict[str, Any]:
     """What the newest committed checkpoint whose manifest can be read tells about the run (its
     files are not looked at), or {}."""
-    for path in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"), reverse=True):
+    for step in reversed(kept_steps(run_dir)):
         with contextlib.suppress(UserError, TypeError, KeyError):
-            return read_json(path)["state"]
+            return read_json(checkpoint_folder(run_dir, step) / "manifest.json")["state"]
     return {}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from mutirao.core.files import sha256_file, sha256_hex
 from mutirao.core.identity import stream_names
 from mutirao.core.languages import load_pack, pack_folder
 from mutirao.core.recipe import Recipe
 from mutirao.core.run_steps import find_origin
+from mutirao.core.runs import run_id
 from mutirao.core.workdir import Workdir
 
 
@@ -33,6 +35,12 @@ def origin_hash(recipe: Recipe, base: Path, workdir: Workdir) -> str:
     """Of the weights that `train.from` names, '' without it: of the run's id and of train's key."""
     word = recipe.train.from_
     return find_origin(word, base, workdir).sha256 if word else ""
+
+
+def named_run(recipe: Recipe, base: Path, workdir: Workdir, sources: list[dict[str, Any]]) -> str:
+    """The id of the recipe's run. sources: fingerprints. Raises RecipeError where `train.from`
+    leads nowhere."""
+    return run_id(recipe, [file["sha256"] for file in sources], origin_hash(recipe, base, workdir))
 
 
 def evaluation_sets(recipe: Recipe, base: Path) -> bool:

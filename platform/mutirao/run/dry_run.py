@@ -12,9 +12,9 @@ from mutirao.core.manifest import Manifest
 from mutirao.core.model_size import resolve
 from mutirao.core.recipe_file import LoadedRecipe
 from mutirao.core.run_steps import find_origin, streams_read
-from mutirao.core.runs import load_run, nearest_relative, run_id
+from mutirao.core.runs import load_run, nearest_relative
 from mutirao.core.workdir import Workdir
-from mutirao.run.assets import origin_hash
+from mutirao.run.assets import named_run
 from mutirao.run.check import check_recipe
 from mutirao.run.plan import Step, make_plan
 from mutirao.run.sources import fingerprints, remember_hashes
@@ -31,8 +31,7 @@ def dry_run(loaded: LoadedRecipe, workdir: Workdir) -> tuple[dict[str, Any], lis
         sources = fingerprints(recipe, loaded.base, workdir.cache)
     except (RecipeError, EnvironmentProblem) as error:
         sources, problem = None, str(error).split("\n")[0]
-    origin = origin_hash(recipe, loaded.base, workdir)
-    identifier = run_id(recipe, [f["sha256"] for f in sources], origin) if sources else None
+    identifier = named_run(recipe, loaded.base, workdir, sources) if sources else None
     directory = workdir.run(identifier) if identifier else None
     run = load_run(directory) if directory and (directory / "run.json").exists() else None
     kin = nearest_relative(workdir, recipe, identifier or "")

@@ -21,16 +21,16 @@ from mutirao.core.lease import Lease
 from mutirao.core.manifest import MANIFEST, Manifest, commit, read_manifest
 from mutirao.core.progress import Progress
 from mutirao.core.recipe_file import LoadedRecipe
-from mutirao.core.runs import Run, nearest_relative, open_run, run_id
+from mutirao.core.runs import Run, nearest_relative, open_run
 from mutirao.core.stages import DATA_STAGES, STAGE_NAMES, Stage
 from mutirao.core.takedown import wait_for_takedown
 from mutirao.core.workdir import Workdir
-from mutirao.run.assets import origin_hash
+from mutirao.run.assets import named_run
 from mutirao.run.check import check_recipe
 from mutirao.run.plan import NEVER_RAN, Step, make_step, stages_of
 from mutirao.run.provenance import hardware, versions
 from mutirao.run.record import note, recorded
-from mutirao.run.session import prepare_environment, ray_session
+from mutirao.run.session import prepare_for, ray_session
 from mutirao.run.show import short
 from mutirao.run.sources import fingerprints, remember_hashes
 from mutirao.run.stopping import Stopping
@@ -77,15 +77,13 @@ def execute(
     sources: fingerprints that are known already; else the source files are read for them.
     given: results in this store that stand for their stages, whatever their key.
     """
-    _check_stage_names(options)
+    check_stage_names(options)
     remember_hashes(workdir.cache)
     check_recipe(loaded.recipe, loaded.base, _asked_for(options, given or {}))
-    hub = any("hf://" in str(source.path) for source in loaded.recipe.sources)
-    prepare_environment(loaded.recipe.ray.address, hub)
+    prepare_for(loaded.recipe)
     if sources is None:
         sources = fingerprints(loaded.recipe, loaded.base, workdir.cache)
-    origin = origin_hash(loaded.recipe, loaded.base, workdir)
-    identifier = run_id(loaded.recipe, [f["sha256"] for f in sources], origin)
+    identifier = named_run(loaded.recipe, loaded.base, workdir, sources)
     state = Execution(loaded, workdir, options, progress, sources, given or {})
     directory = workdir.run(identifier)
     with Lease(directory / "lease.json", identifier).hold(
@@ -226,7 +224,7 @@ def _say_beginning(run: Run, state: Execution) -> None:
         )
 
 
-def _check_stage_names(options: Options) -> None:
+def check_stage_names(options: Options) -> None:
     for flag, name in (
         ("--until", options.until),
         ("--from", options.start),

@@ -48,6 +48,12 @@ def prepare_environment(address: str = "", hub: bool = False) -> None:
         os.environ.setdefault(name, value)
 
 
+def prepare_for(recipe: recipes.Recipe) -> None:
+    """`prepare_environment` as the recipe has it; before anything imports Ray."""
+    hub = any("hf://" in str(source.path) for source in recipe.sources)
+    prepare_environment(recipe.ray.address, hub)
+
+
 @contextmanager
 def ray_session(settings: recipes.Ray, run_id: str = "") -> Iterator[None]:
     """Start Ray (or join the cluster) and leave it as it was found.

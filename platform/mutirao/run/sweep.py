@@ -22,13 +22,13 @@ import yaml
 from mutirao.core.errors import RecipeError, Stopped, UserError
 from mutirao.core.progress import Progress
 from mutirao.core.recipe_file import LoadedRecipe, load_recipe
-from mutirao.core.runs import RECORD, load_run, run_id
+from mutirao.core.runs import RECORD, load_run
 from mutirao.core.workdir import Workdir
-from mutirao.run.assets import origin_hash
+from mutirao.run.assets import named_run
 from mutirao.run.check import check_recipe
 from mutirao.run.compare import Comparison, best_first, compare
-from mutirao.run.execute import Options, _check_stage_names, execute
-from mutirao.run.session import prepare_environment, ray_session
+from mutirao.run.execute import Options, check_stage_names, execute
+from mutirao.run.session import prepare_for, ray_session
 from mutirao.run.sources import fingerprints, remember_hashes
 
 Fingerprints = list[dict[str, Any]]
@@ -111,10 +111,14 @@ def run_sweep(trials: list[Trial], workdir: Workdir, options: Options, quiet: bo
     Raises UserError before the first run for what is known to be wrong with any; Stopped and
     KeyboardInterrupt end the sweep.
     """
-    _check_stage_names(options)
-    _prepare_environment(trials)
+    check_stage_names(options)
+    for trial in trials:
+        prepare_for(trial.loaded.recipe)
     sources = [_sources(trial, workdir) for trial in trials]
-    ids = [_run_id(trial, files, workdir) for trial, files in zip(trials, sources, strict=True)]
+    ids = [
+        named_run(trial.loaded.recipe, trial.loaded.base, workdir, files)
+        for trial, files in zip(trials, sources, strict=True)
+    ]
     refuse_same_runs(trials, ids)
     ended: list[Ended] = []
     with ExitStack() as session:
@@ -137,26 +141,12 @@ def result_of(workdir: Workdir, ended: list[Ended]) -> Comparison | None:
     return best_first(compare(workdir, runs)) if runs else None
 
 
-def _prepare_environment(trials: list[Trial]) -> None:
-    """Before anything imports Ray."""
-    for recipe in (trial.loaded.recipe for trial in trials):
-        hub = any("hf://" in str(source.path) for source in recipe.sources)
-        prepare_environment(recipe.ray.address, hub)
-
-
 def _sources(trial: Trial, workdir: Workdir) -> Fingerprints:
     """Of the source files; hashes come from the cache from the second time on."""
     loaded = trial.loaded
     remember_hashes(workdir.cache)
     check_recipe(loaded.recipe, loaded.base)
     return fingerprints(loaded.recipe, loaded.base, workdir.cache)
-
-
-def _run_id(trial: Trial, sources: Fingerprints, workdir: Workdir) -> str:
-    """As `execute` names the run."""
-    recipe, base = trial.loaded.recipe, trial.loaded.base
-    origin = origin_hash(recipe, base, workdir)
-    return run_id(recipe, [file["sha256"] for file in sources], origin)
 
 
 def _one(
